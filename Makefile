@@ -1,0 +1,80 @@
+# Every target does its own set-up: `make test` and `make demo` work in a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SOURCES := pyproject.toml $(shell find taskmill runtime schemas producer consumer scheduler console \
+	-name '*.py' -o -name '*.avsc' 2>/dev/null)
+# Tests run against the installed package, so they leave the source tree out of their path.
+PYTEST := $(BIN)/pytest
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.PHONY: demo
+demo: setup ## index the standard library through Kafka, kill a worker half way, count again
+	$(BIN)/python examples/demo.py
+
+.PHONY: test
+test: setup ## every test, against a real Kafka
+	$(PYTEST) -q
+
+.PHONY: quick
+quick: $(VENV)/.installed ## the tests that need no broker, in seconds
+	$(PYTEST) -q -m "not kafka and not kill"
+
+.PHONY: check
+check: lint quick ## ruff, mypy --strict, import-linter, quick tests; warnings are errors
+
+.PHONY: lint
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict -p taskmill
+	$(BIN)/lint-imports --no-cache
+	@! grep -rnE '^\s*(from|import) (runtime|schemas|producer|consumer|scheduler|console)\b' --include='*.py' . \
+		--exclude-dir=.venv --exclude-dir=build || (echo 'a room is imported by its bare name'; false)
+
+.PHONY: bench
+bench: setup ## perf/: each question's table, and perf/results/*.json
+	$(BIN)/python perf/run.py
+
+.PHONY: setup
+setup: $(VENV)/.installed system
+
+.PHONY: system
+system: ## a JDK and Maven, where no other broker is at hand
+	@deploy/system.sh
+
+.PHONY: format
+format: $(VENV)/.installed ## ruff, in place
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: lock
+lock: $(VENV)/.installed ## pin all dependencies anew, with hashes
+	$(BIN)/pip install -q pip-tools
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra jdk \
+		-o requirements/dev.txt pyproject.toml requirements/dev.in
+
+$(VENV)/.pinned: requirements/dev.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		(echo "taskmill needs Python 3.11 or later; this is $$($(PYTHON) --version). Set PYTHON=…"; false)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.pinned $(SOURCES)
+	rm -rf build
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --force-reinstall .
+	rm -rf build *.egg-info
+	touch $@
+
+.PHONY: clean
+clean: ## remove what make made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# What the tests and the demo need of the system: some way to a Kafka broker. Checked first; installed
+# only as root on Debian, and said first; elsewhere the command to run is printed.
+set -euo pipefail
+
+if [ -n "${TASKMILL_BOOTSTRAP_SERVERS:-}${TASKMILL_TEST_BOOTSTRAP_SERVERS:-}" ]; then exit 0; fi
+if command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+    exit 0
+fi
+
+missing=()
+if ! command -v java >/dev/null && [ ! -x "${JAVA_HOME:-/nonexistent}/bin/java" ]; then
+    missing+=(default-jre-headless)
+fi
+if [ -z "${KAFKA_HOME:-}" ] && ! command -v mvn >/dev/null; then
+    missing+=(maven)
+fi
+if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
+
+if [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; then
+    echo "installing ${missing[*]}, to run Apache Kafka: apt-get install" >&2
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+    exit 0
+fi
+
+cat >&2 <<TEXT
+To run Apache Kafka here, one of these is needed:
+  - a broker that runs already:  export TASKMILL_BOOTSTRAP_SERVERS=host:port
+  - a Docker engine
+  - Java 17+ and Maven:          sudo apt-get install ${missing[*]}   (macOS: brew install openjdk maven)
+  - Java 17+ and Kafka unpacked: export KAFKA_HOME=/where/it/is
+TEXT
+exit 1

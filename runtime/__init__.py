@@ -1,0 +1,1 @@
+"""The floor: errors, clock, configuration, Kafka clients, topics, stores. Imports no other room."""

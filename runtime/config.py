@@ -1,0 +1,195 @@
+"""The settings: `TASKMILL_…` in the environment over `taskmill.toml` over defaults."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from taskmill.runtime.errors import ConfigError
+
+#: What Kafka allows in a topic name, less the dot that separates our own parts of it.
+NAME = re.compile(r"[a-zA-Z0-9_-]{1,100}\Z")
+_SECRET = re.compile(r"password|secret|token|\.pem$|key\.pem|sasl\.oauthbearer\.config|basic\.auth")
+_URL_LOGIN = re.compile(r"(://)[^/@\s]*@")
+MASK = "********"
+
+
+def default_state_dir() -> Path:
+    """`$XDG_STATE_HOME/taskmill`, by the XDG base directory specification."""
+    base = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(base) / "taskmill"
+
+
+class Settings(BaseSettings):
+    """All settings of every role. Frozen: made once, passed in, never read from elsewhere."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TASKMILL_",
+        env_nested_delimiter="__",
+        env_nested_max_split=1,
+        toml_file="taskmill.toml",
+        frozen=True,
+        extra="forbid",
+    )
+
+    bootstrap_servers: str | None = Field(
+        default=None,
+        description="Kafka's bootstrap addresses, host:port[,host:port]. Unset: the local broker "
+        "that `taskmill broker up` runs, else localhost:9092.",
+    )
+    prefix: str = Field(
+        default="taskmill", description="What every topic, group and ID starts with."
+    )
+    state_dir: Path = Field(
+        default_factory=default_state_dir, description="Local stores, slots and the local broker."
+    )
+    partitions: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=12, description="Partitions of a queue's topics, when taskmill creates them."
+    )
+    replication_factor: Annotated[int, Field(ge=1, le=15)] | None = Field(
+        default=None, description="Unset: 3 where the cluster has three brokers, else 1."
+    )
+    dedup_window_ms: Annotated[int, Field(ge=60_000)] = Field(
+        default=(8 * 24 + 6) * 3_600_000,
+        description="How long a finished ID stays a duplicate (8 d 6 h).",
+    )
+    enqueue_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30.0, description="An enqueue not acknowledged by then fails as Unreachable."
+    )
+    max_task_bytes: Annotated[int, Field(ge=1024, le=64 * 1024 * 1024)] = Field(
+        default=1_000_000, description="Largest encoded task that is accepted."
+    )
+    group_protocol: Literal["auto", "classic", "consumer"] = Field(
+        default="auto",
+        description="How workers share partitions: KIP-848 (consumer), classic, or the better "
+        "one for the broker at hand.",
+    )
+    metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
+        default=None, description="Serve Prometheus metrics here. Unset: do not. 0: any free port."
+    )
+    schema_registry_url: str | None = Field(
+        default=None, description="Produce Confluent's wire format through this registry."
+    )
+    log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    kafka: dict[str, str] = Field(
+        default_factory=dict,
+        description="Any librdkafka setting: TASKMILL_KAFKA__SECURITY_PROTOCOL=SSL sets "
+        "security.protocol.",
+    )
+
+    @field_validator("kafka", mode="before")
+    @classmethod
+    def _dotted(cls, value: object) -> object:
+        return dict(_flat(value)) if isinstance(value, Mapping) else value
+
+    @field_validator("prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        if not NAME.match(value):
+            raise ValueError("1 to 100 letters, digits, '-' or '_'")
+        return value
+
+    @field_validator("log_level")
+    @classmethod
+    def _level(cls, value: str) -> str:
+        if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+            raise ValueError("one of DEBUG, INFO, WARNING, ERROR")
+        return value.upper()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    def masked(self) -> dict[str, Any]:
+        """All settings as plain values, secrets masked."""
+        out: dict[str, Any] = {}
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            out[name] = str(value) if isinstance(value, Path) else value
+            if isinstance(value, str):
+                out[name] = _URL_LOGIN.sub(rf"\1{MASK}@", value)
+        out["kafka"] = {k: MASK if _SECRET.search(k) else v for k, v in self.kafka.items()}
+        return out
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(f'{k}={v!r}' for k, v in self.masked().items())})"
+
+    __str__ = __repr__
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Settings from the environment and `taskmill.toml`; `overrides` win where not None.
+
+    Raises ConfigError, one line that names the setting and what is wrong with it.
+    """
+    try:
+        return Settings(**{k: v for k, v in overrides.items() if v is not None})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = "__".join(str(part) for part in first["loc"]) or "settings"
+        message = first["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"setting {name} (TASKMILL_{name.upper()}): {message}") from None
+    except ValueError as error:
+        raise ConfigError(f"settings: {error}") from None
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """librdkafka's own names, whether written `a_b` (a variable), `"a.b"` or `a.b` (TOML)."""
+    for key, value in settings.items():
+        name = above + str(key).lower().replace("_", ".")
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield name, str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def setting_origins(settings: Settings) -> dict[str, str]:
+    """Where each setting came from: `environment`, `taskmill.toml`, `default` (or `given`)."""
+    cls = type(settings)
+    from_toml = TomlConfigSettingsSource(cls)()
+    origins = {}
+    for name in cls.model_fields:
+        if _variables_of(name):
+            origins[name] = "environment"
+        elif name in from_toml:
+            origins[name] = "taskmill.toml"
+        else:
+            origins[name] = "given" if name in settings.model_fields_set else "default"
+    return origins
+
+
+def unknown_variables() -> list[str]:
+    """TASKMILL_ variables in the environment that no setting reads: misspelt, most likely."""
+    known = {name for field in Settings.model_fields for name in _variables_of(field)}
+    ours = [name for name in os.environ if name.upper().startswith("TASKMILL_")]
+    return sorted(name for name in ours if name not in known)
+
+
+def _variables_of(field: str) -> list[str]:
+    name = f"TASKMILL_{field.upper()}"
+    return [v for v in os.environ if v.upper() == name or v.upper().startswith(f"{name}__")]
+
+
+def check_queue(name: str) -> str:
+    """`name` if it may be a queue's name, else ConfigError."""
+    if not NAME.match(name):
+        raise ConfigError(f"queue {name!r}: a queue's name is 1 to 100 letters, digits, '-' or '_'")
+    return name

@@ -1,0 +1,89 @@
+"""What every Kafka client of ours is configured with, and how its errors are told."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from confluent_kafka import KafkaError
+
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
+from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import ConfigError
+from taskmill.runtime.local_broker import discover
+
+logger = logging.getLogger("taskmill.kafka")
+
+#: Ours to set: correctness rests on them (the source of each is in ARCHITECTURE.md, "Clients").
+RESERVED = frozenset(
+    {
+        "enable.auto.commit",
+        "enable.auto.offset.store",
+        "enable.idempotence",
+        "acks",
+        "group.id",
+        "isolation.level",
+        "partitioner",
+        "transactional.id",
+    }
+)
+
+
+def bootstrap_servers(settings: Settings) -> str:
+    """The given address; else the local broker's that runs here; else localhost:9092."""
+    return settings.bootstrap_servers or discover(settings.state_dir) or "localhost:9092"
+
+
+def client_config(
+    settings: Settings, client_id: str, *, clock: Clock = SYSTEM_CLOCK, **ours: Any
+) -> dict[str, Any]:
+    """librdkafka configuration: the user's settings, below what the role (`ours`) needs.
+
+    Keyword names have underscores for dots. Raises ConfigError for a setting that is ours.
+    """
+    taken = sorted(RESERVED & settings.kafka.keys())
+    if taken:
+        raise ConfigError(
+            f"setting kafka.{taken[0]} is taskmill's own: its promises rest on it. Remove it."
+        )
+    config: dict[str, Any] = {
+        "bootstrap.servers": bootstrap_servers(settings),
+        "client.id": f"{settings.prefix}-{client_id}",
+        "error_cb": OncePerMinute(client_id, clock),
+        "logger": logging.getLogger("taskmill.librdkafka"),
+        # A broker that comes back is found within a second, not within ten.
+        "reconnect.backoff.max.ms": 1000,
+        # Latency: Nagle adds up to 40 ms to a small request.
+        "socket.nagle.disable": True,
+        **settings.kafka,
+    }
+    config.update({name.replace("_", "."): value for name, value in ours.items()})
+    return config
+
+
+class OncePerMinute:
+    """An error callback that logs each kind of error at most once a minute."""
+
+    __slots__ = ("_clock", "_last", "_who")
+
+    PERIOD_S = 60.0
+
+    def __init__(self, who: str, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._who = who
+        self._clock = clock
+        self._last: dict[str, float] = {}
+
+    def __call__(self, error: KafkaError) -> None:
+        # All brokers gone says one thing, whichever transport error each client saw first.
+        kind = "away" if error.code() in _AWAY else str(error.name())
+        now = self._clock.monotonic()
+        last = self._last.get(kind)
+        if last is None or now - last >= self.PERIOD_S:
+            self._last[kind] = now
+            logger.warning("%s: %s", self._who, error.str())
+
+
+_AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})
+
+ErrorCallback = Callable[[KafkaError], None]

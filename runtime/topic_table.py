@@ -1,0 +1,196 @@
+"""The topics of a queue as data: their names, the table of what each must be, and drift from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from taskmill.runtime.config import Settings, check_queue
+
+_SECOND_MS = 1000
+_MINUTE_MS = 60 * _SECOND_MS
+_HOUR_MS = 60 * _MINUTE_MS
+_DAY_MS = 24 * _HOUR_MS
+
+#: Room above a task's own bytes for its key (at most 512), its headers and Kafka's framing; and
+#: above that again for what a dead letter carries on top (a stack of 4 KiB, an error, its origin).
+HEADROOM_BYTES = 64 * 1024
+
+#: Letters are few, and read by people: parallelism buys nothing there.
+_DLQ_PARTITIONS = 3
+
+
+class Kind(StrEnum):
+    """What a topic is for; the middle part of its name."""
+
+    TASKS = "tasks"
+    STATE = "state"
+    RESULTS = "results"
+    DLQ = "dlq"
+
+
+#: Partition p of one belongs to whoever owns p of the others, so their counts are equal.
+CO_PARTITIONED = frozenset({Kind.TASKS, Kind.STATE, Kind.RESULTS})
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The full names of a queue's topics: `<prefix>.<kind>.<queue>`."""
+
+    prefix: str
+    queue: str
+
+    def __post_init__(self) -> None:
+        check_queue(self.queue)
+
+    def name(self, kind: Kind) -> str:
+        """The topic of that kind."""
+        return f"{self.prefix}.{kind}.{self.queue}"
+
+    @property
+    def tasks(self) -> str:
+        """Where tasks are put."""
+        return self.name(Kind.TASKS)
+
+    @property
+    def state(self) -> str:
+        """The idempotency table and status feed."""
+        return self.name(Kind.STATE)
+
+    @property
+    def results(self) -> str:
+        """Results and errors too large for a state record."""
+        return self.name(Kind.RESULTS)
+
+    @property
+    def dlq(self) -> str:
+        """Dead letters: the original bytes."""
+        return self.name(Kind.DLQ)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSpec:
+    """What a topic must be. `configs` are Kafka's topic settings, as the broker tells them."""
+
+    name: str
+    kind: Kind
+    partitions: int
+    configs: Mapping[str, str]
+
+
+def topic_specs(
+    settings: Settings, queue: str, kinds: Iterable[Kind] = tuple(Kind)
+) -> list[TopicSpec]:
+    """The queue's topics as `settings` want them, replication aside (see `replication`)."""
+    topics = Topics(settings.prefix, queue)
+    configs = _configs(settings)
+    return [
+        TopicSpec(
+            name=topics.name(kind),
+            kind=kind,
+            partitions=settings.partitions if kind in CO_PARTITIONED else _DLQ_PARTITIONS,
+            configs=configs[kind],
+        )
+        for kind in kinds
+    ]
+
+
+def replication(settings: Settings, brokers: int) -> tuple[int, dict[str, str]]:
+    """Replication factor in a cluster of so many brokers, and the topic settings that go with it.
+
+    With three replicas an acknowledged record is on two of them, and one broker may be away.
+    """
+    factor = settings.replication_factor or (3 if brokers >= 3 else 1)
+    return factor, {
+        "min.insync.replicas": "2" if factor >= 3 else "1",
+        "unclean.leader.election.enable": "false",
+    }
+
+
+def max_task_record_bytes(settings: Settings) -> int:
+    """The largest record that `tasks` takes (max.message.bytes)."""
+    return settings.max_task_bytes + HEADROOM_BYTES
+
+
+def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
+    # The broker's clock everywhere: a record stamped by a client in seconds instead of
+    # milliseconds would be 50 years old at once, and deleted by any time retention.
+    shared = {"message.timestamp.type": "LogAppendTime", "retention.bytes": "-1"}
+    tasks_bytes = max_task_record_bytes(settings)
+    letter_bytes = tasks_bytes + HEADROOM_BYTES
+    window = settings.dedup_window_ms
+    table = {
+        "cleanup.policy": "compact,delete",
+        "retention.ms": str(window),
+        # Only closed segments are cleaned: small and short, so that the table stays near its
+        # live size; with a short window, several to a window.
+        "segment.bytes": str(64 * 1024 * 1024),
+        "segment.ms": str(min(6 * _HOUR_MS, window // 4)),
+        "min.cleanable.dirty.ratio": "0.2",
+        # How long a local copy may be away and still see every deletion.
+        "delete.retention.ms": str(_DAY_MS),
+    }
+    return {
+        Kind.TASKS: {
+            **shared,
+            "cleanup.policy": "delete",
+            # Time must not delete a task that nobody has read; the owner deletes what is done.
+            "retention.ms": "-1",
+            "max.message.bytes": str(tasks_bytes),
+        },
+        Kind.STATE: {**shared, **table, "max.message.bytes": str(1024 * 1024)},
+        Kind.RESULTS: {**shared, **table, "max.message.bytes": str(letter_bytes)},
+        Kind.DLQ: {
+            **shared,
+            "cleanup.policy": "delete",
+            "retention.ms": str(30 * _DAY_MS),
+            "max.message.bytes": str(letter_bytes),
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One difference between a topic and its row in the table."""
+
+    topic: str
+    what: str
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """What a topic is."""
+
+    partitions: int
+    replication_factor: int
+    configs: Mapping[str, str]
+
+
+def drift(
+    specs: Sequence[TopicSpec],
+    found: Mapping[str, TopicState],
+    replicas: tuple[int, Mapping[str, str]],
+) -> list[Drift]:
+    """All differences between `specs` and what was `found` (by topic name)."""
+    factor, safety = replicas
+    differences: list[Drift] = []
+    for spec in specs:
+        state = found.get(spec.name)
+        if state is None:
+            differences.append(Drift(spec.name, "topic", "exists", "missing"))
+            continue
+        rows = [
+            ("partitions", str(spec.partitions), str(state.partitions)),
+            ("replication factor", str(factor), str(state.replication_factor)),
+            *(
+                (name, value, state.configs.get(name, "unset"))
+                for name, value in sorted({**spec.configs, **safety}.items())
+            ),
+        ]
+        differences += [
+            Drift(spec.name, what, want, have) for what, want, have in rows if want != have
+        ]
+    return differences

@@ -1,0 +1,1 @@
+"""taskmill: a task platform on Apache Kafka."""

@@ -1,0 +1,6 @@
+"""`python -m taskmill` is the `taskmill` command."""
+
+from taskmill.cli.main import main
+
+if __name__ == "__main__":
+    main()

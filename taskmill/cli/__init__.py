@@ -1,0 +1,1 @@
+"""The `taskmill` command: one file a group of commands."""

@@ -1,0 +1,126 @@
+"""The `taskmill` command: the table of its commands, and how each way of failing ends."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+import click
+
+from taskmill._version import __version__
+from taskmill.runtime.errors import TaskmillError
+
+#: Ended by Ctrl-C: 128 + SIGINT, as shells tell it.
+_INTERRUPTED = 130
+
+
+class Entry(NamedTuple):
+    """A command: where it is defined, and its line in `taskmill --help`."""
+
+    target: str
+    help: str
+
+
+#: Imported only when asked for, so that `taskmill --help` stays quick.
+COMMANDS: dict[str, Entry] = {
+    "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
+    "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
+    "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
+    "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
+    "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
+    "topics": Entry("taskmill.cli.topics:topics", "Create and check the topics of queues."),
+}
+
+
+class Frame(click.Group):
+    """A group that imports a command when it is asked for, and ends every failure in one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = COMMANDS.get(cmd_name)
+        if entry is None:
+            near = difflib.get_close_matches(cmd_name, COMMANDS, n=1)
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            ctx.fail(f"no command {cmd_name!r}; {hint}commands are {', '.join(sorted(COMMANDS))}")
+        module, name = entry.target.split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].help) for name in sorted(COMMANDS)])
+
+    def main(  # type: ignore[override]
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        **extra: Any,
+    ) -> NoReturn:
+        """Run, and exit with the code that the contract gives to what happened."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, prog_name or "taskmill", **extra)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # The reader (`| head`) has gone; nothing is left to be said, not at exit either.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        except (KeyboardInterrupt, click.Abort):
+            code = _INTERRUPTED
+        except Exception as error:
+            if _debug():
+                raise
+            code = _tell(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _debug() -> bool:
+    return logging.getLogger("taskmill").level == logging.DEBUG
+
+
+def _tell(error: Exception) -> int:
+    """Say on stderr what failed, in one line where one is enough; the exit code."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):
+        click.echo(str(error), err=True)
+        return 2
+    if isinstance(error, click.ClickException):
+        context = getattr(error, "ctx", None)
+        where = f"{context.command_path}" if context else "taskmill"
+        click.echo(f"{where}: {error.format_message()}", err=True)
+        return error.exit_code
+    if isinstance(error, TaskmillError):
+        click.echo(f"taskmill: {error}", err=True)
+        return error.exit_code
+    kind = type(error).__name__
+    click.echo(f"taskmill: unexpected {kind}: {error} (`taskmill --debug …` shows where)", err=True)
+    return 1
+
+
+@click.group(cls=Frame)
+@click.option("--debug", is_flag=True, help="Log everything, and show where an error came from.")
+@click.version_option(__version__, prog_name="taskmill", message="%(prog)s %(version)s")
+def cli(debug: bool) -> None:
+    """A task platform whose only broker, log and source of truth is Apache Kafka.
+
+    Settings are read from TASKMILL_… variables and taskmill.toml (`taskmill config` lists them).
+    Exit codes: 0 done, 1 the work failed, 2 wrong use or bad input, 3 broker or store unreachable.
+    """
+    logger = logging.getLogger("taskmill")
+    if debug:
+        logging.basicConfig(stream=sys.stderr, level=logging.DEBUG)
+        logger.setLevel(logging.DEBUG)
+    elif not logger.handlers:
+        # Short commands speak through their errors alone; a worker sets its own log up.
+        logger.addHandler(logging.NullHandler())
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli.main()

@@ -1,0 +1,59 @@
+"""Fixtures of all tests: the run's broker, a test's own prefix and settings, private brokers."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from support.brokers import PrivateBroker, delete_topics, shared_broker
+from taskmill.runtime.config import Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The developer's TASKMILL_… variables do not reach a test."""
+    for name in list(os.environ):
+        if name.startswith("TASKMILL_") and not name.startswith("TASKMILL_TEST_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[str]:
+    """The bootstrap address of the one broker that all tests of the run share."""
+    with shared_broker() as bootstrap:
+        yield bootstrap
+
+
+@pytest.fixture
+def prefix(broker: str) -> Iterator[str]:
+    """A prefix of the test's own; the topics that start with it are deleted afterwards."""
+    name = f"t-{uuid.uuid4().hex[:8]}"
+    yield name
+    delete_topics(broker, name)
+
+
+@pytest.fixture
+def settings(broker: str, prefix: str, tmp_path: Path) -> Settings:
+    """Settings on the shared broker: the test's own prefix and state directory, 2 partitions."""
+    return Settings(
+        bootstrap_servers=broker, prefix=prefix, partitions=2, state_dir=tmp_path / "state"
+    )
+
+
+@pytest.fixture
+def private_broker() -> Iterator[Callable[..., PrivateBroker]]:
+    """Makes brokers that the test may kill: `private_broker(nodes=1)`, already started."""
+    made: list[PrivateBroker] = []
+
+    def make(nodes: int = 1) -> PrivateBroker:
+        made.append(PrivateBroker(nodes))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.remove()

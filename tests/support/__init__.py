@@ -1,0 +1,1 @@
+"""What the tests stand on: brokers to talk to, topics to clear away."""
