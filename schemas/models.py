@@ -1,0 +1,82 @@
+"""The records that travel: Task, TaskState, TaskResult; frozen tuples in the schema's order.
+
+Named tuples, not dataclasses: frozen, slotted, and made in C, which the hot path needs.
+All times are UTC milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from taskmill.schemas.states import Status
+
+JSON = "application/json"
+MAX_ID_BYTES = 512
+#: The name is repeated in every state of its task, which is to fit 512 bytes.
+MAX_NAME_BYTES = 255
+
+
+class Task(NamedTuple):
+    """A unit of work as it lies on `tasks`. `id` is the dedup ID and equals the record's key."""
+
+    id: str
+    name: str
+    payload: bytes
+    content_type: str
+    enqueued_at: int
+    not_before: int | None = None
+    expires_at: int | None = None
+    deadline: int | None = None
+    timeout_ms: int | None = None
+    max_attempts: int | None = None
+    attempt: int = 1
+    generation: int = 0
+    seq: int = 0
+    lock_key: str | None = None
+    parent_id: str | None = None
+    headers: dict[str, str] = {}  # noqa: RUF012  (never mutated: records are frozen)
+
+
+class TaskError(NamedTuple):
+    """Why a task failed: exception type, message, and a fingerprint that groups equal failures."""
+
+    type: str
+    message: str
+    fingerprint: str
+
+
+class TaskState(NamedTuple):
+    """What became of a task, as it lies on `state`; at most 512 bytes encoded."""
+
+    id: str
+    name: str
+    queue: str
+    status: Status
+    generation: int
+    seq: int
+    attempt: int
+    worker: str
+    enqueued_at: int
+    started_at: int | None
+    finished_at: int | None
+    next_attempt_at: int | None
+    result: bytes | None
+    content_type: str | None
+    error: TaskError | None
+    source_partition: int
+    source_offset: int
+    #: Topic that holds a result or error too large for this record; None: it is all here.
+    large: str | None
+
+
+class TaskResult(NamedTuple):
+    """A result or error too large for the TaskState, as it lies on `results`."""
+
+    id: str
+    generation: int
+    seq: int
+    result: bytes | None = None
+    content_type: str | None = None
+    error: TaskError | None = None
+    #: The innermost frames of the failure, at most 4 KiB.
+    stack: str | None = None
