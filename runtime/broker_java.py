@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,7 +29,8 @@ class JavaNodes:
     via = JAVA
 
     def __init__(self, env: Mapping[str, str], clock: Clock, say: Callable[[str], None]) -> None:
-        self._env = env
+        # Java reads file names by the locale: without one, a home named in any but English fails.
+        self._env = {**env, "LC_ALL": "C.UTF-8"}
         self._clock = clock
         self._say = say
         self._java = ""
@@ -48,7 +48,17 @@ class JavaNodes:
 
     def alive(self, cluster: Cluster, node: Node) -> bool:
         """Whether the node's process runs."""
-        return runs_as(node.pid, cluster.properties(node))
+        if node.pid is None or node.pid not in self._children:
+            return runs_as(node.pid, cluster.properties(node))
+        # Our own child: asking for its end also lets it go, else it would stay a zombie. (Its
+        # command line is empty for an instant after the start, and would not tell.)
+        try:
+            ended = os.waitpid(node.pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # another part of this process has asked before
+            ended = True
+        if ended:
+            self._children.discard(node.pid)
+        return not ended
 
     def launch(self, cluster: Cluster, node: Node) -> Node:
         """Start the node's process and return the node with its pid; format its data at first."""
@@ -65,7 +75,7 @@ class JavaNodes:
         pid = os.posix_spawn(
             command[0],
             command,
-            dict(self._env),
+            self._env,
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644),
@@ -85,11 +95,11 @@ class JavaNodes:
     def stop(self, cluster: Cluster, node: Node, deadline: Deadline) -> bool:
         """Wait for the end that was asked for, SIGKILL at the deadline. True without it."""
         while not deadline.over():
-            if not self._runs(cluster, node):
+            if not self.alive(cluster, node):
                 return True
             self._clock.sleep(_POLL_S)
         self._signal(cluster, node, signal.SIGKILL)
-        while self._runs(cluster, node):
+        while self.alive(cluster, node):
             self._clock.sleep(_POLL_S)
         return False
 
@@ -103,23 +113,13 @@ class JavaNodes:
         return "\n".join(told[-_TAIL_LINES:])
 
     def _signal(self, cluster: Cluster, node: Node, number: signal.Signals) -> bool:
-        if node.pid is None or not self._runs(cluster, node):
+        if node.pid is None or not self.alive(cluster, node):
             return False
         try:
             os.kill(node.pid, number)
         except ProcessLookupError:
             return False
         return True
-
-    def _runs(self, cluster: Cluster, node: Node) -> bool:
-        if self.alive(cluster, node):
-            return True
-        # A child of this very process stays a zombie until its end is taken note of.
-        if node.pid in self._children:
-            self._children.discard(node.pid)
-            with suppress(ChildProcessError):
-                os.waitpid(node.pid, 0)
-        return False
 
     def _format(self, cluster: Cluster, node: Node) -> None:
         properties = str(cluster.properties(node))
@@ -128,7 +128,7 @@ class JavaNodes:
             self._command(cluster, node, "kafka.tools.StorageTool", *arguments),
             capture_output=True,
             text=True,
-            env=dict(self._env),
+            env=self._env,
             timeout=_FORMAT_LIMIT_S,
             check=False,
         )

@@ -87,6 +87,13 @@ def process_settings(cluster: Cluster, node: Node) -> dict[str, str]:
 
 
 def write_properties(path: Path, settings: dict[str, str]) -> None:
-    """Write a Java properties file; a backslash in a value is escaped, as the format asks."""
-    lines = [f"{name}={value}".replace("\\", "\\\\") for name, value in settings.items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    """Write a Java properties file: ISO 8859-1, everything beyond ASCII escaped."""
+    lines = [f"{name}={_escaped(value)}" for name, value in settings.items()]
+    path.write_text("\n".join(lines) + "\n", encoding="ascii")
+
+
+def _escaped(value: str) -> str:
+    # Java counts in UTF-16: a character beyond the first plane is two escapes.
+    units = value.replace("\\", "\\\\").encode("utf-16-be")
+    codes = [int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2)]
+    return "".join(chr(code) if code < 128 else f"\\u{code:04x}" for code in codes)

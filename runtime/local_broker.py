@@ -253,8 +253,16 @@ class LocalBroker:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One start or stop at a time; a second one waits and then finds what the first made."""
-        self._home.mkdir(parents=True, exist_ok=True)
-        with (self._home / "lock").open("w") as file:
+        if "," in str(self._home):
+            raise ConfigError(
+                f"state_dir {self._home}: Kafka takes no comma in a data folder's path"
+            )
+        try:
+            self._home.mkdir(parents=True, exist_ok=True)
+            file = (self._home / "lock").open("w")
+        except OSError as error:
+            raise ConfigError(f"state_dir: {self._home} cannot be used: {error.strerror}") from None
+        with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 

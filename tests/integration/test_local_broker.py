@@ -167,6 +167,7 @@ def test_a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running(
 
 
 @pytest.mark.kill
+@pytest.mark.timeout(300)
 def test_three_nodes_hold_three_replicas_and_take_acknowledged_writes_with_one_node_killed(
     private_broker: Callable[..., PrivateBroker],
 ) -> None:

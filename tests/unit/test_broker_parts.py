@@ -19,7 +19,7 @@ from taskmill.runtime.broker_docker import (
 )
 from taskmill.runtime.broker_jars import NotUsable, cache_dir, find_java, find_libs
 from taskmill.runtime.broker_record import Cluster, Node, load, runs_as
-from taskmill.runtime.broker_settings import process_settings, shared_settings
+from taskmill.runtime.broker_settings import process_settings, shared_settings, write_properties
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import ConfigError, TaskmillError
 from taskmill.runtime.local_broker import LocalBroker, broker_home, discover
@@ -146,9 +146,11 @@ def test_a_pid_of_nobody_and_a_zombie_are_not_taken_for_the_broker(tmp_path: Pat
 
 
 def test_a_live_process_on_the_settings_file_is_the_broker(tmp_path: Path) -> None:
-    code = "import sys; sys.stdin.read()"
+    code = "import sys; print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", code, "kafka.Kafka", str(tmp_path / "server.properties")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # it runs, and shows its command line
         assert runs_as(child.pid, tmp_path / "server.properties")
         assert not runs_as(child.pid, tmp_path / "other.properties")
 
@@ -182,6 +184,20 @@ def test_every_controller_is_named_to_every_node(tmp_path: Path) -> None:
     cluster = one_node(tmp_path, nodes=nodes)
     voters = {process_settings(cluster, node)["controller.quorum.voters"] for node in nodes}
     assert voters == {"1@127.0.0.1:9193,2@127.0.0.1:9194,3@127.0.0.1:9195"}
+
+
+def test_a_settings_file_holds_any_path_in_the_escapes_of_java(tmp_path: Path) -> None:
+    path = tmp_path / "server.properties"
+    write_properties(path, {"log.dirs": "/home/Zoë/a b\\c/\U0001f600", "node.id": "1"})
+    assert path.read_bytes() == (b"log.dirs=/home/Zo\\u00eb/a b\\\\c/\\ud83d\\ude00\nnode.id=1\n")
+
+
+def test_a_state_folder_that_cannot_be_used_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, says in (("file", "cannot be used"), ("a,b", "no comma")):
+        with pytest.raises(ConfigError, match=says) as refused:
+            LocalBroker(tmp_path / folder, env={}).start()
+        assert "\n" not in str(refused.value)
 
 
 def docker_that_notes(tmp_path: Path, fails: str = "never") -> dict[str, str]:
