@@ -15,6 +15,7 @@ TaskmillError
 ├── ResultTimeout          `result(timeout=…)` ran out; the task goes on
 ├── ResultLost             a large result that Kafka no longer holds
 ├── DecodeError            bytes that are no Task, TaskState or known schema
+├── ProcessDied            the process that ran a handler ended in the middle of it
 ├── StoreDamaged           the local store cannot be used and must be rebuilt
 └── IllegalTransition      a task's state would change in a way that the table forbids
 """
@@ -128,3 +129,7 @@ class StoreDamaged(TaskmillError):
 
 class IllegalTransition(TaskmillError):
     """A task's state would change in a way that schemas/states.py forbids: a bug of ours."""
+
+
+class ProcessDied(TaskmillError):
+    """The process that ran the handler ended in the middle of it."""

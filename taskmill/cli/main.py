@@ -31,9 +31,14 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
+    "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics and a worker, until Ctrl-C."),
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
+    "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
+    "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
+    "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
     "topics": Entry("taskmill.cli.topics:topics", "Create and check the topics of queues."),
+    "worker": Entry("taskmill.cli.worker:worker", "Run the tasks of an App."),
 }
 
 

@@ -66,7 +66,7 @@ def test_every_reason_and_header_of_a_dead_letter_is_named() -> None:
     source = Source("t", 0, 0, 0, b"k", b"v", [])
     failure = Failure(Reason.FAILED, TaskError("E", "m", "f"), "stack")
     record = Record(Lease(0, 1), 0, b"k", 0, 0, TASK, source)
-    letter = dead_letter(Outcome(record, Status.DEAD, failure=failure), "t", 3)
+    letter = dead_letter(Outcome(record, Status.DEAD, failure=failure), "t", 3, 0)
     for name, _ in letter["headers"]:
         assert f"`{name}`" in section("Bad records"), name
 

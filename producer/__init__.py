@@ -1,0 +1,1 @@
+"""The way in: task definitions, argument validation, enqueueing, handles."""

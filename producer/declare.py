@@ -1,0 +1,87 @@
+"""The decorator `@app.task`, with and without options."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Concatenate, ParamSpec, TypeVar, overload
+
+from taskmill.producer.context import Context
+from taskmill.producer.definition import DEFAULT_QUEUE, Isolation
+from taskmill.producer.function import Sender, TaskFunction
+from taskmill.producer.registry import Registry
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Declare:
+    """Declares a function as a task: `@app.task` or `@app.task(name=…, queue=…)`.
+
+    To a type checker, a Context parameter that comes first is none of the call's arguments;
+    taskmill itself finds it by its annotation, wherever it stands.
+    """
+
+    def __init__(
+        self, registry: Registry, sender: Callable[[], Sender], options: Mapping[str, Any] = {}
+    ) -> None:
+        self._registry = registry
+        self._sender = sender
+        self._options = options
+
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> TaskFunction[Concatenate[Context, P], Coroutine[Any, Any, R], P, R]: ...
+
+    @overload
+    def __call__(
+        self, fn: Callable[Concatenate[Context, P], R], /
+    ) -> TaskFunction[Concatenate[Context, P], R, P, R]: ...
+
+    @overload
+    def __call__(
+        self, fn: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> TaskFunction[P, Coroutine[Any, Any, R], P, R]: ...
+
+    @overload
+    def __call__(self, fn: Callable[P, R], /) -> TaskFunction[P, R, P, R]: ...
+
+    @overload
+    def __call__(
+        self,
+        fn: None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        aliases: tuple[str, ...] = (),
+        isolate: Isolation | None = None,
+    ) -> Declare: ...
+
+    def __call__(
+        self,
+        fn: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        aliases: tuple[str, ...] = (),
+        isolate: Isolation | None = None,
+    ) -> Any:
+        """Declare `fn`, or return a decorator that does with these options.
+
+        `name`: the function's own by default, unique in the App. `aliases`: further names that
+        reach it, for tasks sent before a renaming. `isolate="process"`: run it in a process of
+        its own, for work that holds the interpreter. Raises ConfigError.
+        """
+        if fn is None:
+            options = {"name": name, "queue": queue, "aliases": aliases, "isolate": isolate}
+            return Declare(self._registry, self._sender, options)
+        # Annotations may name what only the enclosing function knows.
+        scope = sys._getframe(1).f_locals
+        function: TaskFunction[..., Any, ..., Any] = TaskFunction(
+            fn, self._sender, scope=scope, **self._options
+        )
+        self._registry.add(function)
+        return function

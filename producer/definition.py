@@ -1,0 +1,148 @@
+"""A declared task: its function, its options, and how its arguments and result travel."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from taskmill.producer.arguments import Arguments
+from taskmill.producer.ids import new_id
+from taskmill.producer.results import Results
+from taskmill.runtime.config import check_queue
+from taskmill.runtime.errors import ConfigError, InvalidArguments
+from taskmill.schemas.codec import check_id
+from taskmill.schemas.models import MAX_NAME_BYTES
+
+R_co = TypeVar("R_co", covariant=True)
+
+DEFAULT_QUEUE = "default"
+
+Isolation = Literal["process"]
+
+
+class TaskDefinition:
+    """What a worker needs to know of a task; what an enqueuer does with it is a TaskFunction's.
+
+    `fn` is the function itself, `is_async` whether it is an `async def`, `context_parameter` the
+    name of the parameter that takes the Context, if one does.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        aliases: Iterable[str] = (),
+        isolate: Isolation | None = None,
+        scope: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raises ConfigError for a function or an option that cannot be a task's."""
+        self.name = check_name(name if name is not None else _name_of(fn))
+        if not inspect.isroutine(fn):
+            raise ConfigError(f"task {self.name!r}: a task is a function, def or async def")
+        if inspect.isgeneratorfunction(fn) or inspect.isasyncgenfunction(fn):
+            raise ConfigError(f"task {self.name!r}: a function that yields cannot be a task")
+        if isinstance(aliases, str):
+            raise ConfigError(f"task {self.name!r}: aliases is a tuple of names, not one string")
+        if isolate not in (None, "process"):
+            raise ConfigError(f'task {self.name!r}: isolate={isolate!r}; allowed: None, "process"')
+        self.fn = fn
+        self.queue = check_queue(queue)
+        self.aliases = tuple(map(check_name, aliases))
+        self.isolate: Isolation | None = isolate
+        self.is_async = inspect.iscoroutinefunction(fn)
+        arguments = Arguments(self.name, fn, scope)
+        results = Results(self.name, arguments.returns)
+        self.argument_names = arguments.names
+        self.context_parameter = arguments.context_parameter
+        # Bound here: one look-up less for each task that passes.
+        self.dump_arguments = arguments.dump
+        self.load = arguments.load
+        self.dump_result = results.dump
+        self.load_result = results.load
+
+    def __repr__(self) -> str:
+        return f"<task {self.name!r} of queue {self.queue!r}>"
+
+
+class TaskCall(NamedTuple, Generic[R_co]):
+    """One call of a task, validated and not yet sent: what `enqueue_many` takes.
+
+    `is_generated` tells an ID made here, which no earlier task can have, from a given one.
+    """
+
+    name: str
+    id: str
+    key: bytes
+    payload: bytes
+    queue: str
+    headers: dict[str, str]
+    is_generated: bool
+    definition: TaskDefinition | None
+
+
+#: Shared by all calls without headers; never changed.
+NO_HEADERS: dict[str, str] = {}
+
+
+class Options(NamedTuple):
+    """What `.options(…)` sets for one call, checked."""
+
+    id: str | None
+    key: bytes
+    queue: str
+    headers: dict[str, str]
+
+    @classmethod
+    def of(cls, id: str | None, queue: str, headers: Mapping[str, str] | None) -> Options:
+        """Raises InvalidTaskId, InvalidArguments for headers, ConfigError for a queue."""
+        key = check_id(id) if id is not None else b""
+        return cls(id, key, check_queue(queue), check_headers(headers) if headers else NO_HEADERS)
+
+    def call(self, name: str, payload: bytes, definition: TaskDefinition | None) -> TaskCall[Any]:
+        """The call of task `name` under these options; an ID is made where none is given."""
+        if self.id is not None:
+            return TaskCall(
+                name, self.id, self.key, payload, self.queue, self.headers, False, definition
+            )
+        made = new_id()
+        return TaskCall(
+            name, made, made.encode(), payload, self.queue, self.headers, True, definition
+        )
+
+
+def check_name(name: str) -> str:
+    """`name` if it may be a task's, else ConfigError."""
+    if isinstance(name, str) and name.isprintable():
+        size = len(name.encode("utf-8", "surrogatepass"))
+        if 1 <= size <= MAX_NAME_BYTES:
+            return name
+    raise ConfigError(
+        f"task name {name!r:.100}: allowed are 1 to {MAX_NAME_BYTES} bytes of printable text"
+    )
+
+
+def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """A copy of `headers`. Raises InvalidArguments unless all are text."""
+    for key, value in headers.items():
+        for part in (key, value):
+            if not isinstance(part, str) or not _is_utf8(part):
+                raise InvalidArguments(f"header {key!r:.100}: names and values are text (str)")
+    return dict(headers)
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name_of(fn: Callable[..., Any]) -> str:
+    name = getattr(fn, "__name__", None)
+    if name is None or name == "<lambda>":
+        raise ConfigError(f"{fn!r:.100} has no name of its own: give it one, @app.task(name=…)")
+    return str(name)

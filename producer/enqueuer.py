@@ -1,0 +1,176 @@
+"""Puts tasks on Kafka and says so only once the broker has acknowledged them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+
+from taskmill.producer.bulk import Bulk
+from taskmill.producer.client import ProducerClient
+from taskmill.producer.definition import TaskCall
+from taskmill.producer.delivery import AsyncDelivery, Delivery
+from taskmill.producer.encoding import TaskEncoder
+from taskmill.producer.handle import Handle, own_since
+from taskmill.producer.middleware import Hooks
+from taskmill.producer.reader import StateReader
+from taskmill.producer.refusal import STALE, Refusals
+from taskmill.producer.routes import Route, Routes
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
+from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import TaskmillError, Unreachable
+from taskmill.runtime.kafka import bootstrap_servers
+from taskmill.runtime.partition import partition_for
+from taskmill.schemas.codec import Codec
+from taskmill.schemas.models import Task
+
+T = TypeVar("T")
+
+
+class Enqueuer:
+    """One process's way in. Thread-safe; `aenqueue` from any event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        name: str,
+        codec: Codec,
+        hooks: Callable[[], Hooks],
+        reader: Callable[[], StateReader],
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """`hooks` is asked at each call; `reader` is what handles read their states with."""
+        self._hooks = hooks
+        self._reader = reader
+        self._clock = clock
+        self._timeout_s = settings.enqueue_timeout_s
+        self._encode = TaskEncoder(codec, settings.max_task_bytes, hooks, clock).encode
+        self._refusals = Refusals(bootstrap_servers(settings), self._timeout_s)
+        self._client = ProducerClient(settings, name, self._refusals, clock)
+        self._routes = Routes(settings, self._client.partition_count, clock)
+
+    def enqueue(self, call: TaskCall[T]) -> Handle[T]:
+        """Send `call`; returns once it is acknowledged.
+
+        Raises InvalidInput (nothing was sent), Unreachable at the deadline, ClosedError.
+        """
+        call, task, value = self._encode(call)
+        deadline = Deadline(self._timeout_s, self._clock)
+        route = self._route(call.queue, deadline)
+        delivery = Delivery()
+        self._hand_over(route, call, value, delivery, deadline)
+        if not delivery.wait(deadline.left()):
+            raise self._refusals.unacknowledged(call.id)
+        return self._accepted(call, task, value, route, delivery)
+
+    async def aenqueue(self, call: TaskCall[T]) -> Handle[T]:
+        """As `enqueue`, without blocking the event loop."""
+        call, task, value = self._encode(call)
+        deadline = Deadline(self._timeout_s, self._clock)
+        route = self._routes.known(call.queue)
+        if route is None:
+            route = await asyncio.to_thread(self._route, call.queue, deadline)
+        delivery = AsyncDelivery()
+        if not self._try_hand_over(route, call, value, delivery):
+            await asyncio.to_thread(self._hand_over, route, call, value, delivery, deadline)
+        try:
+            async with asyncio.timeout(deadline.left()):
+                await delivery.done
+        except TimeoutError:
+            raise self._refusals.unacknowledged(call.id) from None
+        return self._accepted(call, task, value, route, delivery)
+
+    def enqueue_many(self, calls: Iterable[TaskCall[T]]) -> list[Handle[T]]:
+        """Send all of `calls`, pipelined; their handles, in order, once all are acknowledged.
+
+        All are checked and encoded before the first is sent, and held in memory until the end.
+        Raises InvalidInput, Unreachable and ClosedError with nothing sent, and EnqueueError where
+        some were accepted and some were not.
+        """
+        hooks = self._hooks()
+        listed: list[TaskCall[T]] = []
+        values: list[bytes] = []
+        tasks: list[Task] = []
+        for given in calls:
+            call, task, value = self._encode(given)
+            listed.append(call)
+            values.append(value)
+            if hooks.after_enqueue:
+                tasks.append(task)
+        deadline = Deadline(self._timeout_s, self._clock)
+        routes = {queue: self._route(queue, deadline) for queue in {c.queue for c in listed}}
+        bulk = Bulk(listed, values, routes, self._reader)
+        try:
+            handles = bulk.send(self._client, self._refusals, self._timeout_s, self._clock)
+        finally:
+            for queue in bulk.stale:
+                self._routes.forget(queue)
+        self._refusals.trouble = ""
+        for hook in hooks.after_enqueue:
+            for task, handle in zip(tasks, handles, strict=True):
+                hook(task, handle)
+        return handles
+
+    def close(self) -> None:
+        """Deliver what is on its way, for some seconds at the most, and end."""
+        self._client.close()
+
+    def _route(self, queue: str, deadline: Deadline) -> Route:
+        try:
+            return self._routes.get(queue, deadline)
+        except Unreachable:
+            # Said again with the whole deadline, not with what was left of it.
+            raise self._refusals.unreachable() from None
+
+    def _hand_over(
+        self,
+        route: Route,
+        call: TaskCall[Any],
+        value: bytes,
+        delivery: Delivery | AsyncDelivery,
+        deadline: Deadline,
+    ) -> None:
+        while not self._try_hand_over(route, call, value, delivery):
+            if deadline.over():
+                raise self._refusals.unacknowledged(call.id)
+            self._client.wait_for_room()
+
+    def _try_hand_over(
+        self,
+        route: Route,
+        call: TaskCall[Any],
+        value: bytes,
+        delivery: Delivery | AsyncDelivery,
+    ) -> bool:
+        """False where the client's queue is full."""
+        p = partition_for(call.key, route.partitions)
+        try:
+            return self._client.send(route.topic, call.key, value, p, route.headers[p], delivery)
+        except KafkaException as error:
+            raise self._refused(error.args[0], call, value, route) from None
+
+    def _accepted(
+        self,
+        call: TaskCall[T],
+        task: Task,
+        value: bytes,
+        route: Route,
+        delivery: Delivery | AsyncDelivery,
+    ) -> Handle[T]:
+        if delivery.error is not None:
+            raise self._refused(delivery.error, call, value, route)
+        self._refusals.trouble = ""
+        since = own_since(delivery.appended_at) if call.is_generated else None
+        handle: Handle[T] = Handle(call.id, call.queue, self._reader, call.definition, since)
+        for hook in self._hooks().after_enqueue:
+            hook(task, handle)
+        return handle
+
+    def _refused(
+        self, error: KafkaError, call: TaskCall[Any], value: bytes, route: Route
+    ) -> TaskmillError:
+        if error.code() in STALE:
+            self._routes.forget(call.queue)
+        return self._refusals.of(error, call.id, route.topic, len(value))

@@ -1,0 +1,221 @@
+"""What `enqueue` returns: the task's ID, and ways to ask what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Generic, TypeVar, cast
+
+from taskmill.producer.definition import TaskDefinition
+from taskmill.producer.ids import time_of
+from taskmill.producer.reader import RESULT_S, StateReader
+from taskmill.producer.results import Results
+from taskmill.producer.watch import Lying, Seen
+from taskmill.runtime.errors import ResultLost, ResultTimeout, TaskFailed, Unreachable
+from taskmill.schemas.models import JSON, TaskResult, TaskState
+from taskmill.schemas.states import Status
+
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+
+#: What Kafka can answer at once is given up after this.
+ANSWER_S = 10.0
+#: A large result may take longer, by as long as it may be invisible.
+LARGE_S = ANSWER_S + RESULT_S
+#: A search through a partition of tasks: at 100,000 a second, six million.
+SEARCH_S = 60.0
+#: Clocks of the brokers of one cluster differ by less than this.
+_BROKER_SKEW_MS = 5_000
+#: Clocks of those who make IDs: what Kerberos (RFC 4120) tolerates, whose logins break first.
+_CLIENT_SKEW_MS = 300_000
+
+
+class Handle(Generic[R_co]):
+    """A task that was accepted, or (from `app.handle`) one known by its ID.
+
+    `since`: UTC milliseconds by the brokers' clocks before which it has no state; None where an
+    earlier task may have had the same ID: then states are looked for as far back as Kafka keeps
+    them, the deduplication window.
+    """
+
+    __slots__ = ("_definition", "_reader", "_since", "id", "queue")
+
+    def __init__(
+        self,
+        id: str,
+        queue: str,
+        reader: Callable[[], StateReader],
+        definition: TaskDefinition | None,
+        since: int | None,
+    ) -> None:
+        self.id = id
+        self.queue = queue
+        self._reader = reader
+        self._definition = definition
+        self._since = since
+
+    def status(self) -> Status:
+        """Where the task stands; `queued` while no worker has told of it. Raises Unreachable."""
+        state = self.state()
+        return Status.QUEUED if state is None else state.status
+
+    def state(self) -> TaskState | None:
+        """All that workers told last, None while they have told nothing. Raises Unreachable."""
+        reader = self._reader()
+        seen = _wait(
+            reader.newest(self.queue, self.id, self._since), ANSWER_S, _away(reader, ANSWER_S)
+        )
+        return None if seen is None else seen.state
+
+    def queued(self) -> TaskState | None:
+        """The task as it lies on its topic, for one without a state: `queued`, and where.
+
+        None where it lies there no more, or never did. Reads the topic from the time that the ID
+        tells, all of a partition for one that tells none. Raises Unreachable.
+        """
+        reader = self._reader()
+        lying = _wait(
+            reader.task(self.queue, self.id, self._since), SEARCH_S, _away(reader, SEARCH_S)
+        )
+        return None if lying is None else _as_queued(lying, self.queue)
+
+    def outcome(self, timeout: float | None = None) -> TaskState:
+        """The state in which the task ended, waiting for it; a large result or error is in it too.
+
+        `timeout` is in seconds, None: as long as it takes. Raises ResultTimeout, ResultLost, and
+        Unreachable where Kafka does not answer.
+        """
+        reader = self._reader()
+        future = reader.end(self.queue, self.id, self._since)
+        seen = _ended(_wait(future, timeout, self._too_late(reader, timeout)))
+        if seen.state.large is None:
+            return seen.state
+        large = reader.large(self.queue, seen)
+        return self._whole(seen.state, _wait(large, LARGE_S, _away(reader, LARGE_S)))
+
+    async def aoutcome(self, timeout: float | None = None) -> TaskState:
+        """As `outcome`, for asyncio."""
+        reader = self._reader()
+        future = reader.end(self.queue, self.id, self._since)
+        seen = _ended(await _await(future, timeout, self._too_late(reader, timeout)))
+        if seen.state.large is None:
+            return seen.state
+        large = reader.large(self.queue, seen)
+        return self._whole(seen.state, await _await(large, LARGE_S, _away(reader, LARGE_S)))
+
+    def result(self, timeout: float | None = None) -> R_co:
+        """What the task returned, waiting for it: `timeout` seconds, None: as long as it takes.
+
+        Raises TaskFailed where it ended without a result, ResultTimeout, Unreachable where Kafka
+        does not answer, InvalidResult where the result is not of the declared type, ResultLost.
+        """
+        return self._value(self.outcome(timeout))
+
+    async def aresult(self, timeout: float | None = None) -> R_co:
+        """As `result`, for asyncio."""
+        return self._value(await self.aoutcome(timeout))
+
+    def _whole(self, state: TaskState, large: TaskResult | None) -> TaskState:
+        """`state` with what was set aside for its size."""
+        if large is not None:
+            return state._replace(
+                result=large.result,
+                content_type=large.content_type,
+                error=large.error or state.error,
+                large=None,
+            )
+        if state.status is Status.SUCCEEDED:
+            raise ResultLost(
+                f"task {self.id!r} succeeded, but its result is no longer kept on {state.large}"
+            )
+        return state
+
+    def _value(self, state: TaskState) -> R_co:
+        if state.status is not Status.SUCCEEDED:
+            kind, message = (state.error.type, state.error.message) if state.error else ("", "")
+            raise TaskFailed(self.id, str(state.status), kind, message)
+        if state.result is None:
+            return cast(R_co, None)
+        if state.content_type != JSON:
+            return cast(R_co, state.result)
+        if self._definition is None:
+            return cast(R_co, Results(state.name, Any).load(state.result))
+        return cast(R_co, self._definition.load_result(state.result))
+
+    def _too_late(self, reader: StateReader, timeout: float | None) -> Callable[[], Exception]:
+        def error() -> Exception:
+            if reader.trouble:
+                return _unreachable(reader, timeout or 0.0)
+            return ResultTimeout(f"task {self.id!r} has not ended within {timeout:g} s; it goes on")
+
+        return error
+
+    def __repr__(self) -> str:
+        return f"<Handle of task {self.id!r} in queue {self.queue!r}>"
+
+
+def own_since(appended_at: int | None) -> int | None:
+    """`since` of a task under a new ID, acknowledged at `appended_at` by a broker's clock."""
+    return None if appended_at is None else appended_at - _BROKER_SKEW_MS
+
+
+def foreign_since(task_id: str) -> int | None:
+    """`since` of an ID that came from elsewhere: a UUIDv7 tells when it was made."""
+    made_at = time_of(task_id)
+    return None if made_at is None else made_at - _CLIENT_SKEW_MS
+
+
+def _away(reader: StateReader, within_s: float) -> Callable[[], Exception]:
+    return lambda: _unreachable(reader, within_s)
+
+
+def _unreachable(reader: StateReader, within_s: float) -> Unreachable:
+    why = f" ({reader.trouble})" if reader.trouble else ""
+    return Unreachable(f"Kafka at {reader.address} did not answer within {within_s:g} s{why}")
+
+
+def _as_queued(lying: Lying, queue: str) -> TaskState:
+    task, partition, offset = lying
+    return TaskState(
+        id=task.id,
+        name=task.name,
+        queue=queue,
+        status=Status.QUEUED,
+        generation=task.generation,
+        seq=task.seq,
+        attempt=task.attempt,
+        worker="",
+        enqueued_at=task.enqueued_at,
+        started_at=None,
+        finished_at=None,
+        next_attempt_at=None,
+        result=None,
+        content_type=None,
+        error=None,
+        source_partition=partition,
+        source_offset=offset,
+        large=None,
+    )
+
+
+def _ended(seen: Seen | None) -> Seen:
+    assert seen is not None, "an end is waited for until there is one"
+    return seen
+
+
+def _wait(future: Future[T], timeout: float | None, too_late: Callable[[], Exception]) -> T:
+    try:
+        return future.result(timeout)
+    except TimeoutError:
+        raise too_late() from None
+    finally:
+        future.cancel()  # whoever leaves, by whatever way, is not to be told any more
+
+
+async def _await(future: Future[T], timeout: float | None, too_late: Callable[[], Exception]) -> T:
+    try:
+        async with asyncio.timeout(timeout):
+            return await asyncio.wrap_future(future)
+    except TimeoutError:
+        raise too_late() from None

@@ -1,0 +1,220 @@
+"""The App: tasks are declared on it, enqueued through it, and run by workers that load it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from taskmill.producer.declare import Declare
+from taskmill.producer.definition import DEFAULT_QUEUE, Options, TaskCall
+from taskmill.producer.enqueuer import Enqueuer
+from taskmill.producer.handle import Handle, foreign_since
+from taskmill.producer.lifespan import Lifespan, LifespanFunction, as_lifespan, no_lifespan
+from taskmill.producer.middleware import Hooks, Middleware, as_middleware
+from taskmill.producer.process import PerProcess
+from taskmill.producer.reader import StateReader
+from taskmill.producer.registry import Registry
+from taskmill.producer.undeclared import dump_undeclared
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
+from taskmill.runtime.config import NAME, Settings, check_queue, load_settings
+from taskmill.runtime.errors import ConfigError
+from taskmill.schemas.codec import CODEC, Codec, check_id
+
+R = TypeVar("R")
+F = TypeVar("F", bound=LifespanFunction)
+
+
+class _Parts:
+    """What the App's clients are made from. Knows nothing of the App, which can be dropped."""
+
+    def __init__(self, settings: Settings | None, overrides: dict[str, Any], clock: Clock) -> None:
+        self._given = settings
+        self._overrides = overrides
+        self.clock = clock
+        self.hooks = Hooks()
+
+    @cached_property
+    def settings(self) -> Settings:
+        if self._given is None:
+            return load_settings(**self._overrides)
+        if not self._overrides:
+            return self._given
+        return load_settings(**{**self._given.model_dump(), **self._overrides})
+
+    @cached_property
+    def codec(self) -> Codec:
+        url = self.settings.schema_registry_url
+        return Codec(url) if url else CODEC
+
+    def close(self) -> None:
+        if "codec" in self.__dict__ and self.codec is not CODEC:
+            self.codec.close()
+
+    def reader(self) -> StateReader:
+        return StateReader(self.settings, self.codec, self.clock)
+
+    def enqueuer(self, name: str, reader: Callable[[], StateReader]) -> Enqueuer:
+        return Enqueuer(
+            self.settings, name, self.codec, lambda: self.hooks, reader, clock=self.clock
+        )
+
+
+class App:
+    """A set of tasks and their way to Kafka.
+
+    Making one reads nothing and connects to nothing; the first use does. Safe to use from any
+    thread, and after a fork (a child connects anew). Close it, or let it end with the process:
+    whatever `enqueue` returned is acknowledged by then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings | None = None,
+        *,
+        clock: Clock = SYSTEM_CLOCK,
+        **overrides: Any,
+    ) -> None:
+        """`name` tells this program from others in Kafka's logs; settings come from `settings`,
+        else from TASKMILL_… and taskmill.toml, with `overrides` (`prefix="shop"`) over both.
+
+        Raises ConfigError for a name; for settings at the first use.
+        """
+        if not NAME.match(name):
+            raise ConfigError(f"App {name!r:.100}: a name is 1 to 100 letters, digits, '-' or '_'")
+        self.name = name
+        self._parts = parts = _Parts(settings, overrides, clock)
+        self._middleware: list[Middleware] = []
+        self._lifespan: Lifespan = no_lifespan
+        self._reader = reader = PerProcess(parts.reader, f"App {name!r}")
+        self._enqueuer = PerProcess(lambda: parts.enqueuer(name, reader.get), f"App {name!r}")
+        #: Declared tasks, by name and alias.
+        self.tasks = Registry()
+        #: The decorator that declares one: `@app.task`, `@app.task(queue="mail")`.
+        self.task = Declare(self.tasks, self._enqueuer.get)
+
+    # ---- what it is made of ------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        """The effective settings. Raises ConfigError, one line, for a bad one."""
+        return self._parts.settings
+
+    @property
+    def codec(self) -> Codec:
+        """What encodes and decodes records under these settings."""
+        return self._parts.codec
+
+    def use(self, middleware: Middleware | type[Middleware]) -> None:
+        """Add hooks before and after what happens to tasks: an object of Middleware, or a class."""
+        self._middleware.append(as_middleware(middleware))
+        self._parts.hooks = Hooks(self._middleware)
+
+    @property
+    def hooks(self) -> Hooks:
+        """The hooks of all middleware in use."""
+        return self._parts.hooks
+
+    def lifespan(self, fn: F) -> F:
+        """Declare what is set up once a process, before its tasks: a function that yields once.
+
+        What it yields is `Context.resources`; what follows the yield tears down.
+        """
+        if self._lifespan is not no_lifespan:
+            raise ConfigError(f"App {self.name!r} has a lifespan already; let one call the other")
+        self._lifespan = as_lifespan(fn)
+        return fn
+
+    @property
+    def resources(self) -> Lifespan:
+        """The lifespan as an async context manager: `async with app.resources() as resources`."""
+        return self._lifespan
+
+    # ---- enqueueing --------------------------------------------------------------------------
+
+    def call(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        declared: bool = True,
+    ) -> TaskCall[Any]:
+        """A call of the task `name` with arguments by name, for `enqueue_many`.
+
+        `declared=False` is for a task that another program declares: its arguments are then not
+        validated here, and its queue is `default` unless given. Raises UnknownTask,
+        InvalidArguments, InvalidTaskId, ConfigError.
+        """
+        if name in self.tasks or declared:
+            definition = self.tasks[name]
+            payload = definition.dump_arguments((), dict(args))
+            options = Options.of(id, queue or definition.queue, headers)
+            return options.call(definition.name, payload, definition)
+        options = Options.of(id, queue or DEFAULT_QUEUE, headers)
+        return options.call(name, dump_undeclared(name, args), None)
+
+    def enqueue(
+        self,
+        name: str,
+        args: Mapping[str, Any],
+        *,
+        id: str | None = None,
+        queue: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        declared: bool = True,
+    ) -> Handle[Any]:
+        """Put a task on Kafka by its name; arguments as for `call`.
+
+        Returns once the broker has acknowledged it. Raises what `call` does, PayloadTooLarge,
+        Unreachable, ClosedError.
+        """
+        call = self.call(name, args, id=id, queue=queue, headers=headers, declared=declared)
+        return self.enqueue_call(call)
+
+    def enqueue_call(self, call: TaskCall[R]) -> Handle[R]:
+        """Put a call on Kafka that was made, and validated, before."""
+        return self._enqueuer.get().enqueue(call)
+
+    def enqueue_many(self, calls: Iterable[TaskCall[R]]) -> list[Handle[R]]:
+        """Put many calls on Kafka, pipelined; their handles, in order, once all are acknowledged.
+
+        All are checked before the first is sent, and held in memory: give it a list of a size you
+        would make. Raises InvalidInput, Unreachable and ClosedError with nothing sent; EnqueueError
+        where some were accepted and some were not.
+        """
+        return self._enqueuer.get().enqueue_many(calls)
+
+    def handle(self, id: str, queue: str = DEFAULT_QUEUE) -> Handle[Any]:
+        """A handle of a task enqueued elsewhere. Raises InvalidTaskId, ConfigError."""
+        check_id(id)
+        return Handle(id, check_queue(queue), self._reader.get, None, foreign_since(id))
+
+    # ---- its end -----------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Deliver what is on its way (five seconds at the most) and close all connections.
+
+        Every later use raises ClosedError.
+        """
+        self._enqueuer.close()
+        self._reader.close()
+        self._parts.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<App {self.name!r}, {len(self.tasks)} tasks>"
