@@ -1,0 +1,1 @@
+"""The work: the commit protocol, the idempotency table, executors, dead letters."""

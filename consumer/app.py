@@ -1,0 +1,29 @@
+"""What the work needs of an App, which stands in a room above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Protocol
+
+from taskmill.producer.definition import TaskDefinition
+from taskmill.producer.middleware import Hooks
+from taskmill.runtime.config import Settings
+from taskmill.schemas.codec import Codec
+
+
+class AppLike(Protocol):
+    """What a worker needs of an App."""
+
+    name: str
+
+    @property
+    def settings(self) -> Settings: ...
+    @property
+    def codec(self) -> Codec: ...
+    @property
+    def tasks(self) -> Iterable[TaskDefinition]: ...
+    @property
+    def hooks(self) -> Hooks: ...
+    @property
+    def resources(self) -> Callable[[], AbstractAsyncContextManager[Any]]: ...

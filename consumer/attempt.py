@@ -1,0 +1,158 @@
+"""One attempt: from a record to an outcome, in named steps that every executor shares.
+
+prepare ──> (handler runs, wherever the executor runs it) ──> succeed | fail
+   └─────────────────────────────────────────────────────────> an outcome at once
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from taskmill.consumer.failure import describe
+from taskmill.consumer.record import Failure, Outcome, Reason, Record
+from taskmill.producer.context import Context
+from taskmill.producer.definition import TaskDefinition
+from taskmill.producer.middleware import Hooks
+from taskmill.runtime.clock import Clock
+from taskmill.runtime.errors import InvalidArguments, InvalidResult
+from taskmill.schemas.models import Task
+from taskmill.schemas.states import Status
+
+logger = logging.getLogger("taskmill.worker")
+
+
+class Prepared(NamedTuple):
+    """An attempt that may start."""
+
+    record: Record
+    definition: TaskDefinition
+    arguments: dict[str, Any]
+    context: Context | None
+    started_at: int
+    started: float
+
+
+class Attempts:
+    """Prepares attempts and names their outcomes.
+
+    `definitions` maps every name and alias to its definition. `resources` is what the App's
+    lifespan yielded in this process.
+    """
+
+    def __init__(
+        self,
+        definitions: Mapping[str, TaskDefinition],
+        clock: Clock,
+        hooks: Hooks,
+        max_result_bytes: int,
+    ) -> None:
+        self._definitions = definitions
+        self._clock = clock
+        self._hooks = hooks
+        self._max_result_bytes = max_result_bytes
+        self.resources: Any = None
+
+    def prepare(self, record: Record) -> Prepared | Outcome:
+        """Decode and validate the arguments; an Outcome where the attempt cannot start."""
+        clock = self._clock
+        task = record.task
+        assert task is not None, "a record without a task is an outcome already"
+        now = clock.now_ms()
+        if task.expires_at is not None and now >= task.expires_at:
+            return Outcome(record, Status.EXPIRED, finished_at=now)
+        definition = self._definitions.get(task.name)
+        if definition is None:
+            known = ", ".join(sorted(self._definitions)) or "none"
+            error = KeyError(f"no task {task.name!r} here; known: {known}"[:400])
+            return _dead(record, Reason.UNKNOWN_TASK, error, now, now)
+        try:
+            arguments = definition.load(task.payload)
+        except InvalidArguments as error:
+            return _dead(record, Reason.INVALID_PAYLOAD, error, now, now)
+        context = None
+        if definition.context_parameter is not None or self._hooks.run:
+            context = self._context(record, task)
+            if definition.context_parameter is not None:
+                arguments[definition.context_parameter] = context
+        for hook in self._hooks.before_run:
+            hook(context, arguments)
+        return Prepared(record, definition, arguments, context, now, clock.monotonic())
+
+    def _context(self, record: Record, task: Task) -> Context:
+        return Context(
+            id=task.id,
+            name=task.name,
+            queue=record.lease.queue,
+            generation=record.generation,
+            seq=record.seq,
+            attempt=task.attempt,
+            enqueued_at=task.enqueued_at,
+            headers=task.headers,
+            resources=self.resources,
+        )
+
+    def succeed(self, attempt: Prepared, value: Any) -> Outcome:
+        """The handler returned `value`."""
+        duration = self._clock.monotonic() - attempt.started
+        finished_at = attempt.started_at + int(duration * 1000)
+        try:
+            result = attempt.definition.dump_result(value)
+            if len(result) > self._max_result_bytes:
+                raise InvalidResult(
+                    f"the result of {len(result)} bytes is over the limit of "
+                    f"{self._max_result_bytes} bytes"
+                )
+        except InvalidResult as error:
+            outcome = _dead(
+                attempt.record, Reason.INVALID_RESULT, error, attempt.started_at, finished_at
+            )
+        else:
+            outcome = Outcome(
+                attempt.record,
+                Status.SUCCEEDED,
+                result,
+                None,
+                attempt.started_at,
+                finished_at,
+                duration,
+            )
+        return self.observe(attempt, outcome)
+
+    def fail(self, attempt: Prepared, error: BaseException) -> Outcome:
+        """The handler raised `error`, caught where the executor called it."""
+        trace = error.__traceback__
+        if trace is not None and trace.tb_next is not None:
+            # The first frame is the executor's: people look for theirs.
+            error = error.with_traceback(trace.tb_next)
+        duration = self._clock.monotonic() - attempt.started
+        finished_at = attempt.started_at + int(duration * 1000)
+        outcome = _dead(
+            attempt.record, Reason.FAILED, error, attempt.started_at, finished_at, duration
+        )
+        return self.observe(attempt, outcome)
+
+    def observe(self, attempt: Prepared, outcome: Outcome) -> Outcome:
+        """Show `outcome` to the hooks."""
+        for hook in self._hooks.after_run:
+            hook(attempt.context, outcome)
+        return outcome
+
+
+def _dead(
+    record: Record,
+    reason: Reason,
+    error: BaseException,
+    started_at: int,
+    finished_at: int,
+    duration: float = 0.0,
+) -> Outcome:
+    described, stack = describe(error)
+    failure = Failure(reason, described, stack)
+    return Outcome(record, Status.DEAD, None, failure, started_at, finished_at, duration)
+
+
+def definitions_by_name(definitions: Iterable[TaskDefinition]) -> dict[str, TaskDefinition]:
+    """Every name and alias, to its definition."""
+    return {name: d for d in definitions for name in (d.name, *d.aliases)}

@@ -1,0 +1,255 @@
+"""One short transaction: state marks, dead letters, re-routed records, and the offsets.
+
+Owned by one thread. A producer whose commit has an unknown outcome is destroyed: librdkafka has
+no second part of KIP-890, so its epoch may still belong to that transaction.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from taskmill.consumer.dlq import PARTITION, dead_letter
+from taskmill.consumer.protocol import Transaction
+from taskmill.consumer.record import Outcome
+from taskmill.consumer.state import StateEncoder
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
+from taskmill.runtime.config import Settings
+from taskmill.runtime.kafka import client_config
+from taskmill.runtime.topic_table import max_task_record_bytes
+from taskmill.runtime.topics import Topics
+
+logger = logging.getLogger("taskmill.worker")
+
+#: The broker aborts what is open longer; readers of `state` wait that long at the most.
+TRANSACTION_TIMEOUT_MS = 10_000
+#: One call may take this long before the transaction is given up: the broker's own limit, and the
+#: time it needs to notice.
+CALL_TIMEOUT_S = 12.0
+
+
+class Answer(Enum):
+    """What became of a transaction."""
+
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    UNKNOWN = "unknown"
+
+
+class Partitions:
+    """How many partitions the topics have that a transaction writes to, told at start."""
+
+    __slots__ = ("dlq", "tasks")
+
+    def __init__(self, tasks: int, dlq: int) -> None:
+        self.tasks = tasks
+        self.dlq = dlq
+
+
+class Committer:
+    """Runs transactions under one transactional.id. Not thread-safe: one owner thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Topics,
+        partitions: Partitions,
+        transactional_id: str,
+        encoder: StateEncoder,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._partitions = partitions
+        self._transactional_id = transactional_id
+        self._encoder = encoder
+        self._clock = clock
+        self._producer: Producer | None = None
+        #: What the DLQ takes beside our headers, whatever the batch compresses to.
+        self._max_letter = max_task_record_bytes(settings)
+        self.failures = 0
+
+    def open(self, stopped: Callable[[], bool]) -> bool:
+        """Make a producer and fence its predecessor. Blocks, retrying, until done or `stopped`.
+
+        After it, a transaction of the predecessor is committed or aborted: nothing is open.
+        """
+        pause = 0.1
+        while self._producer is None:
+            producer = self._new_producer()
+            try:
+                # Bounded, so that `stopped` is asked now and then.
+                producer.init_transactions(5.0)
+            except KafkaException as error:
+                level = logging.DEBUG if error.args[0].retriable() else logging.WARNING
+                logger.log(level, "init_transactions: %s", error.args[0].str())
+                if stopped():
+                    return False
+                self._clock.sleep(pause)
+                pause = min(2 * pause, 2.0)
+                continue
+            self._producer = producer
+        return True
+
+    def _new_producer(self) -> Producer:
+        return Producer(
+            client_config(
+                self._settings,
+                f"committer-{self._transactional_id}",
+                clock=self._clock,
+                transactional_id=self._transactional_id,
+                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+                acks="all",
+                partitioner="murmur2_random",
+                # Everything of a transaction is handed over in one go; waiting gains nothing.
+                linger_ms=0,
+                # The broker answers "the one before is still being completed" to a transaction that
+                # follows at once; librdkafka's pause of 100 ms then was the whole commit time
+                # (p50 106 ms, with 2 ms: 9 ms).
+                retry_backoff_ms=2,
+                retry_backoff_max_ms=10,
+                compression_type="lz4",
+                # Dead letters carry the largest task, and headers.
+                message_max_bytes=self._settings.max_task_bytes + 1024 * 1024,
+                queue_buffering_max_messages=1_000_000,
+            )
+        )
+
+    @property
+    def is_open(self) -> bool:
+        return self._producer is not None
+
+    def run(self, transaction: Transaction) -> tuple[Answer, dict[int, int]]:
+        """Commit `transaction`. Returns what became of it, and where it committed the next
+        changelog offset of each state partition that it marked (a checkpoint for the store)."""
+        producer = self._producer
+        assert producer is not None, "open() comes first"
+        reached: dict[int, int] = {}
+        deadline = Deadline(CALL_TIMEOUT_S, self._clock)
+        try:
+            producer.begin_transaction()
+            self._write(producer, transaction, reached)
+            tasks = self._topics.tasks
+            producer.send_offsets_to_transaction(
+                [TopicPartition(tasks, p, offset) for p, offset in transaction.offsets.items()],
+                transaction.fence.metadata,
+                deadline.left() or 0.001,
+            )
+        except (KafkaException, BufferError) as error:
+            self.failures += 1
+            logger.warning("transaction given up before its commit: %s", _text(error))
+            self._abort(producer)
+            return Answer.ABORTED, {}
+        try:
+            producer.commit_transaction(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            self.failures += 1
+            kafka_error = error.args[0]
+            if kafka_error.txn_requires_abort():
+                logger.warning("transaction aborted: %s", kafka_error.str())
+                self._abort(producer)
+                return Answer.ABORTED, {}
+            logger.warning("commit with unknown outcome: %s", kafka_error.str())
+            self.destroy()
+            return Answer.UNKNOWN, {}
+        return Answer.COMMITTED, reached
+
+    def _write(self, producer: Producer, txn: Transaction, reached: dict[int, int]) -> None:
+        messages: list[dict[str, Any]] = []
+        self._encoder.take_large()  # left over from a transaction that was given up
+        for p, outcomes in txn.outcomes.items():
+            last: dict[str, Any] | None = None
+            for outcome in outcomes:
+                if outcome.status is not None:
+                    last = {
+                        "key": outcome.record.mark_key,
+                        "value": self._encoder.state(outcome),
+                        "partition": p,
+                    }
+                    messages.append(last)
+                if outcome.failure is not None:
+                    self._produce(
+                        producer,
+                        dead_letter(
+                            outcome, self._topics.dlq, self._partitions.dlq, self._max_letter
+                        ),
+                    )
+                elif outcome.status is None and outcome.record.belongs_to is not None:
+                    self._produce(producer, self._rerouted(outcome))
+            if last is not None:
+                # One report a partition, not one a record: the last one's offset tells all.
+                last["callback"] = _Reached(p, reached)
+        if messages:
+            self._produce_states(producer, messages)
+
+    def _produce_states(self, producer: Producer, messages: list[dict[str, Any]]) -> None:
+        queued = producer.produce_batch(self._topics.state, messages)
+        if queued != len(messages):
+            failed = next(m["_error"] for m in messages if "_error" in m)
+            raise KafkaException(failed)
+        for large in self._encoder.take_large():
+            self._produce(producer, {"topic": self._topics.results, **large})
+
+    def _produce(self, producer: Producer, arguments: dict[str, Any]) -> None:
+        while True:
+            try:
+                producer.produce(**arguments)
+            except BufferError:
+                producer.poll(0.1)
+            else:
+                return
+
+    def _rerouted(self, outcome: Outcome) -> dict[str, Any]:
+        """The same record, on the partition its key belongs to (murmur2)."""
+        source, p = outcome.record.source, outcome.record.belongs_to
+        header = f"{p}/{self._partitions.tasks}".encode()
+        return {
+            "topic": source.topic,
+            "partition": p,
+            "key": source.key,
+            "value": source.value,
+            "headers": [(n, v) for n, v in source.headers if n != PARTITION]
+            + [(PARTITION, header)],
+        }
+
+    def _abort(self, producer: Producer) -> None:
+        """Abort; a producer that cannot is destroyed, and its transaction times out or is fenced
+        by its successor's init_transactions. It did not commit either way."""
+        try:
+            producer.abort_transaction(CALL_TIMEOUT_S)
+        except KafkaException as error:
+            logger.warning("abort failed, the producer is replaced: %s", _text(error))
+            self.destroy()
+
+    def destroy(self) -> None:
+        """Drop the producer without waiting for what it still holds."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
+
+    def close(self) -> None:
+        self.destroy()
+
+
+class _Reached:
+    """A delivery report that notes the changelog offset after its record."""
+
+    __slots__ = ("_into", "_p")
+
+    def __init__(self, p: int, into: dict[int, int]) -> None:
+        self._p = p
+        self._into = into
+
+    def __call__(self, error: KafkaError | None, message: Message) -> None:
+        offset = message.offset()
+        if error is None and offset is not None and offset >= 0:
+            self._into[self._p] = offset + 1
+
+
+def _text(error: Exception) -> str:
+    first = error.args[0] if error.args else error
+    return first.str() if isinstance(first, KafkaError) else str(first)

@@ -1,0 +1,129 @@
+"""What a queue's threads share: the protocol and the tables, behind one lock.
+
+poll thread ────── records ──────┐              ┌── outcomes ─── executors
+(owns the consumer)              ▼              ▼
+                           Core: Protocol + Table per partition
+                                 ▲              ▲
+restore thread ── table ready ───┘              └── transactions ── commit thread
+(owns the changelog reader)                         (owns the producer)
+"""
+
+from __future__ import annotations
+
+import threading
+from queue import Empty, SimpleQueue
+
+from taskmill.consumer.protocol import Protocol, Transaction
+from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.table import Entry, Table
+from taskmill.runtime.clock import Clock, Deadline
+
+
+class Core:
+    """One lock, one condition ("something changed"), and the few steps that need both parts."""
+
+    def __init__(self, protocol: Protocol, clock: Clock) -> None:
+        self.protocol = protocol
+        self.clock = clock
+        self.changed = threading.Condition(threading.Lock())
+        self.tables: dict[int, Table] = {}
+        #: Outcomes on their way to the commit thread; an empty list is a nudge, an event is set
+        #: once all that came before it has arrived.
+        self.outcomes: SimpleQueue[list[Outcome] | threading.Event] = SimpleQueue()
+        #: Transactions answered so far.
+        self.answered = 0
+        #: Nothing more is taken in; then, once the group is left, nothing more is committed.
+        self.stopping = threading.Event()
+        self.closed = threading.Event()
+
+    def nudge(self) -> None:
+        """Make the commit thread look for a transaction."""
+        self.outcomes.put([])
+
+    def deliver(self, lease: Lease, records: list[Record]) -> list[Record]:
+        """Look up and hand over `records` of `lease`'s partition; returns those to run.
+
+        Look-up and overlay are asked under one lock, as are applying a mark and leaving the
+        overlay: an ID in between would be in neither, and run twice.
+        """
+        p = lease.partition
+        with self.changed:
+            if self.protocol.lease(p) is not lease:
+                return []
+            entries = self.tables[p].lookup([r.mark_key for r in records])
+            run = self.protocol.deliver(p, records, entries)
+        if len(run) != len(records):
+            self.nudge()
+        return run
+
+    def collect(self, timeout: float) -> None:
+        """Feed the outcomes that executors handed in; waits for the first."""
+        try:
+            item = self.outcomes.get(timeout=timeout) if timeout else self.outcomes.get_nowait()
+            while True:
+                if isinstance(item, threading.Event):
+                    item.set()
+                elif item:
+                    with self.changed:
+                        self.protocol.complete(item)
+                item = self.outcomes.get_nowait()
+        except Empty:
+            return
+
+    def commit_marks(self, transaction: Transaction, reached: dict[int, int]) -> None:
+        """`transaction` committed: its marks enter the tables, then the protocol is told."""
+        with self.changed:
+            now = self.clock.now_ms()
+            for p, outcomes in transaction.outcomes.items():
+                if not transaction.leases[p].held or p not in self.tables:
+                    continue
+                marks = [
+                    (r.mark_key, Entry(r.generation, r.seq, o.status, now))
+                    for o in outcomes
+                    if o.status is not None
+                    for r in (o.record,)
+                ]
+                if marks:
+                    self.tables[p].apply(marks, reached[p])
+            self.protocol.committed(transaction)
+            self._answer()
+
+    def abort(self, transaction: Transaction) -> None:
+        with self.changed:
+            self.protocol.aborted(transaction)
+            self._answer()
+
+    def unknown(self, transaction: Transaction) -> list[Lease]:
+        with self.changed:
+            leases = self.protocol.unknown(transaction)
+            self._answer()
+            return leases
+
+    def _answer(self) -> None:
+        self.answered += 1
+        self.changed.notify_all()
+
+    def close_tables(self, leases: list[Lease]) -> None:
+        """Close the stores of ended leases. The caller holds the lock."""
+        for lease in leases:
+            table = self.tables.pop(lease.partition, None)
+            if table is not None:
+                table.close()
+
+    def is_settled(self) -> bool:
+        """Whether every outcome that has arrived is committed. The caller holds the lock."""
+        return self.protocol.open is None and not self.protocol.is_ready()
+
+    def await_commit(self, seconds: float) -> bool:
+        """Wait for the open transaction and for one with what is ready now; False: not in time.
+
+        The caller holds the lock.
+        """
+        deadline = Deadline(seconds, self.clock)
+        protocol = self.protocol
+        target = self.answered + (protocol.open is not None) + 1
+        while protocol.open is not None or (protocol.is_ready() and self.answered < target):
+            if deadline.over():
+                return False
+            self.changed.wait(deadline.left())
+        return True

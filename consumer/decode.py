@@ -1,0 +1,109 @@
+"""From a Kafka message to a Record: the key, the place and the bytes are checked, in that order."""
+
+from __future__ import annotations
+
+from confluent_kafka import Message
+
+from taskmill.consumer.dlq import GENERATION, PARTITION
+from taskmill.consumer.record import Lease, Reason, Record, Source
+from taskmill.consumer.table import position_key
+from taskmill.runtime.errors import DecodeError
+from taskmill.runtime.partition import partition_for
+from taskmill.schemas.codec import Codec
+from taskmill.schemas.models import Task
+
+#: Wishes of a task that need parts still to come. (`max_attempts` holds: there is one attempt.)
+_NOT_YET = ("lock_key", "deadline", "timeout_ms")
+
+_HeaderList = list[tuple[str, bytes | None]]
+
+
+class Decoder:
+    """Decodes the messages of one topic of `partitions` partitions.
+
+    A fault is not raised but becomes the record's: (reason, message), for its dead letter. Such a
+    record is known by its place, not by its ID: garbage keyed K must not block K.
+    """
+
+    def __init__(self, codec: Codec, topic: str, partitions: int, max_task_bytes: int) -> None:
+        self._decode = codec.decode_task
+        self._topic = topic
+        self._partitions = partitions
+        self._max_task_bytes = max_task_bytes
+        # What our own producer writes, and nothing else; equal, it saves hashing the key.
+        self._ours: list[_HeaderList] = [
+            [(PARTITION, f"{p}/{partitions}".encode())] for p in range(partitions)
+        ]
+
+    def decode(self, message: Message, lease: Lease) -> Record:
+        """The record of `message`, which came under `lease`. Raises Unreachable for a registry."""
+        p = lease.partition
+        key, value = message.key(), message.value()
+        offset: int = message.offset()  # type: ignore[assignment]
+        headers: _HeaderList = message.headers() or []  # type: ignore[assignment]
+        source = Source(self._topic, p, offset, message.timestamp()[1], key, value, headers)
+        if not key:
+            return self._faulty(lease, source, "no key: the key of a task is its ID")
+        generation: int | None = None
+        if headers != self._ours[p]:
+            ours, generation = self._told(headers, p)
+            if generation == _NO_NUMBER:
+                return self._faulty(lease, source, f"header {GENERATION} is no number ≥ 0")
+            if not ours and (belongs_to := partition_for(key, self._partitions)) != p:
+                return Record(lease, offset, key, 0, 0, None, source, None, belongs_to)
+        try:
+            task = self._decode(value)
+            if task.id.encode() != key:
+                return self._faulty(lease, source, _differs(task, key))
+        except DecodeError as error:
+            return self._faulty(lease, source, str(error))
+        if generation is None:
+            generation = task.generation
+        fault = self._refused(task, source)
+        return Record(lease, offset, key, generation, task.seq, task, source, fault)
+
+    def _told(self, headers: _HeaderList, p: int) -> tuple[bool, int | None]:
+        """What headers say: whether p/n is this very place, and the generation if one is given."""
+        ours, generation = False, None
+        for header in headers:
+            if header[0] == PARTITION:
+                ours = header == self._ours[p][0]
+            elif header[0] == GENERATION:
+                generation = _generation(header[1])
+        return ours, generation
+
+    def _faulty(self, lease: Lease, source: Source, message: str) -> Record:
+        key = position_key(source.topic, source.partition, source.offset)
+        fault = (Reason.UNDECODABLE, message)
+        return Record(lease, source.offset, key, 0, 0, None, source, fault)
+
+    def _refused(self, task: Task, source: Source) -> tuple[Reason, str] | None:
+        """What a valid task may ask for and this version cannot keep: refused, never ignored."""
+        size = len(source.value or b"")
+        if size > self._max_task_bytes:
+            return Reason.REJECTED, (
+                f"{size} bytes; the limit is {self._max_task_bytes} (TASKMILL_MAX_TASK_BYTES)"
+            )
+        if task.not_before is not None and task.not_before > source.timestamp:
+            return Reason.REJECTED, "not_before: this version has no scheduler yet to keep it"
+        if task.lock_key is None and task.deadline is None and task.timeout_ms is None:
+            return None
+        name = next(name for name in _NOT_YET if getattr(task, name) is not None)
+        return Reason.REJECTED, f"{name}: this version cannot keep it yet"
+
+
+def _differs(task: Task, key: bytes) -> str:
+    shown = key[:64].decode("utf-8", "backslashreplace")
+    return f"the key {shown!r} differs from the task's ID {task.id[:64]!r}"
+
+
+#: In place of a generation, where the header holds none.
+_NO_NUMBER = -1
+
+
+def _generation(content: bytes | None) -> int:
+    """A generation as its header carries it: decimal digits, below 2³¹; else _NO_NUMBER."""
+    if content is None or not content.isdigit() or len(content) > 10:
+        return _NO_NUMBER
+    number = int(content)
+    return number if number < 2**31 else _NO_NUMBER

@@ -1,0 +1,89 @@
+"""Dead letters: the original bytes and key, untouched, with headers that say what happened.
+
+Every header is a UTF-8 string, times in UTC milliseconds. Those named `taskmill-original-*` and
+`taskmill-first-failure` are written once and kept by whatever handles the letter later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from taskmill.consumer.failure import cut
+from taskmill.consumer.record import Headers, Outcome, Source
+from taskmill.runtime.partition import partition_for
+
+PREFIX = "taskmill-"
+GENERATION = "taskmill-generation"
+PARTITION = "taskmill-partition"
+
+_WRITTEN_ONCE = frozenset(
+    f"{PREFIX}{name}"
+    for name in (
+        "original-topic",
+        "original-partition",
+        "original-offset",
+        "original-timestamp",
+        "first-failure",
+    )
+)
+
+
+def dead_letter(
+    outcome: Outcome, topic: str, partitions: int, max_value_bytes: int
+) -> dict[str, Any]:
+    """The arguments of `produce` that dead-letter `outcome` (its `failure` is set).
+
+    A value over `max_value_bytes`, which a compressed batch can smuggle past the limit of `tasks`,
+    is left where it lies: the letter says so, and how large it is. A letter that the DLQ does not
+    take would make its transaction fail for ever.
+    """
+    source, failure = outcome.record.source, outcome.failure
+    assert failure is not None, "a dead letter has a failure"
+    task = outcome.record.task
+    failed_at = str(outcome.finished_at or source.timestamp)
+    ours = {
+        f"{PREFIX}original-topic": source.topic,
+        f"{PREFIX}original-partition": str(source.partition),
+        f"{PREFIX}original-offset": str(source.offset),
+        f"{PREFIX}original-timestamp": str(source.timestamp),
+        f"{PREFIX}first-failure": failed_at,
+        f"{PREFIX}last-failure": failed_at,
+        f"{PREFIX}attempts": str(task.attempt if task else 0),
+        f"{PREFIX}reason": failure.reason.value,
+        f"{PREFIX}error-type": failure.error.type,
+        f"{PREFIX}error-message": failure.error.message,
+        f"{PREFIX}error-fingerprint": failure.error.fingerprint,
+        f"{PREFIX}error-stack": failure.stack,
+    }
+    value = source.value
+    if value is not None and len(value) > max_value_bytes:
+        ours[f"{PREFIX}value-omitted"] = f"{len(value)} bytes"
+        value = None
+    if task is not None:
+        ours[f"{PREFIX}task"] = cut(task.name, 256)
+    return {
+        "topic": topic,
+        "key": source.key,
+        "value": value,
+        "partition": _partition(source, partitions),
+        "headers": _merged(source.headers, ours),
+    }
+
+
+def _partition(source: Source, partitions: int) -> int:
+    """By key, as everywhere; a record without one goes by where it came from."""
+    if source.key:
+        return partition_for(source.key, partitions)
+    return source.partition % partitions
+
+
+def _merged(original: Headers, ours: dict[str, str]) -> list[tuple[str, bytes | None]]:
+    """The record's own headers, then ours; what is written once keeps its first value."""
+    present = {name for name, _ in original}
+    kept = [(n, v) for n, v in original if n not in ours or n in _WRITTEN_ONCE]
+    added = [
+        (name, value.encode())
+        for name, value in ours.items()
+        if not (name in _WRITTEN_ONCE and name in present)
+    ]
+    return kept + added

@@ -1,0 +1,220 @@
+"""One queue at work: a poll, a commit and a restore thread round one Core."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from confluent_kafka import KafkaException
+
+from taskmill.consumer.commit import Answer, Committer, Partitions
+from taskmill.consumer.core import Core
+from taskmill.consumer.decode import Decoder
+from taskmill.consumer.membership import Membership
+from taskmill.consumer.poll import Poller
+from taskmill.consumer.protocol import Limits, Protocol
+from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.restorer import Restorer
+from taskmill.consumer.slots import Slot
+from taskmill.consumer.state import StateEncoder
+from taskmill.producer.middleware import Hooks
+from taskmill.runtime.clock import Clock, Deadline
+from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import Unreachable
+from taskmill.runtime.kafka import client_config
+from taskmill.runtime.topics import Topics, ensure, partition_count
+from taskmill.schemas.codec import Codec
+
+logger = logging.getLogger("taskmill.worker")
+
+#: A consumer that failed for good is made anew after this long, doubling up to the maximum.
+REBUILD_S, REBUILD_MAX_S = 0.5, 30.0
+#: An aborted transaction is tried again after this long, doubling up to the maximum: whatever
+#: refused it (a rebalance, a leader that moves) needs a moment.
+REDO_S, REDO_MAX_S = 0.02, 2.0
+#: How long the commit thread waits for outcomes before it looks whether it should stop.
+LOOK_S = 0.2
+
+
+class Parts(NamedTuple):
+    """What an engine is built on, shared by the engines of one worker."""
+
+    settings: Settings
+    slot: Slot
+    codec: Codec
+    clock: Clock
+    hooks: Hooks
+    submit: Callable[[list[Record]], None]
+    cancel: Callable[[list[Lease]], None]
+
+
+class Engine:
+    """Consumes one queue until drained or stopped.
+
+    Making one asks the broker for its topics, and creates them: raises Unreachable.
+    """
+
+    def __init__(
+        self, parts: Parts, queue: str, limits: Limits | None, at_most_once: frozenset[str]
+    ) -> None:
+        settings = parts.settings
+        self.queue = queue
+        self._parts = parts
+        self._topics = Topics(settings.prefix, queue)
+        ensure(settings, queue)
+        tasks, dlq = _count(settings, self._topics.tasks), _count(settings, self._topics.dlq)
+        self._membership = Membership(settings, queue, parts.slot.name, parts.clock)
+        self.core = Core(Protocol(limits, at_most_once, queue), parts.clock)
+        self.restorer = Restorer(
+            self.core,
+            settings,
+            self._topics,
+            self._membership.group,
+            parts.slot.path / queue,
+            parts.codec,
+        )
+        self.poller = Poller(
+            self.core,
+            Decoder(parts.codec, self._topics.tasks, tasks, settings.max_task_bytes),
+            self._topics.tasks,
+            self._membership.incremental,
+            parts.submit,
+            parts.cancel,
+            self.restorer.restore,
+        )
+        self.restorer.restored = self.poller.resume_at
+        self.committer = Committer(
+            settings,
+            self._topics,
+            Partitions(tasks, dlq),
+            f"{settings.prefix}.{queue}.{parts.slot.name}",
+            StateEncoder(parts.codec, queue, parts.slot.name, self._topics.results),
+            parts.clock,
+        )
+        #: What ended a thread that should have gone on; the worker stops on it.
+        self.failure: BaseException | None = None
+        self._draining = False
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(main,), name=f"taskmill-{name}-{queue}")
+            for name, main in (
+                ("poll", self._poll),
+                ("commit", self._commit),
+                ("restore", self.restorer.run),
+            )
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.daemon = True
+            thread.start()
+
+    def settle(self, deadline: Deadline) -> bool:
+        """Wait until every outcome handed in is committed; False: not all in time."""
+        core = self.core
+        arrived = threading.Event()
+        core.outcomes.put(arrived)
+        while not arrived.wait(LOOK_S):
+            if deadline.over() or self.failure is not None:
+                return False
+        with core.changed:
+            while not core.is_settled():
+                if deadline.over() or self.failure is not None:
+                    return False
+                core.changed.wait(min(deadline.left(), LOOK_S))
+            return True
+
+    def stop(self) -> None:
+        """End the threads: leave the group, close the stores. What is not committed runs again."""
+        poll, commit, restore = self._threads
+        self.core.stopping.set()
+        self.restorer.stop()
+        # Leaving the group commits what is done, so the commit thread goes last.
+        poll.join()
+        self.core.closed.set()
+        self.core.nudge()
+        commit.join()
+        restore.join()
+        self.committer.close()
+
+    # ---- threads ------------------------------------------------------------------------------
+
+    def _guarded(self, main: Callable[[], None]) -> None:
+        try:
+            main()
+        except Exception as error:
+            logger.exception("%s ended", threading.current_thread().name)
+            with self.core.changed:
+                self.failure = self.failure or error
+                self.core.changed.notify_all()
+
+    def _poll(self) -> None:
+        pause = REBUILD_S
+        while not self.core.stopping.is_set():
+            try:
+                self.poller.run(self._consumer_config())
+            except KafkaException as error:
+                logger.error("consumer failed, a new one in %s s: %s", pause, error.args[0].str())
+                self.core.stopping.wait(pause)
+                pause = min(2 * pause, REBUILD_MAX_S)
+
+    def _consumer_config(self) -> dict[str, Any]:
+        return client_config(
+            self._parts.settings,
+            f"worker-{self.queue}-{self._parts.slot.name}",
+            clock=self._parts.clock,
+            **self._membership.config(),
+            enable_auto_commit=False,
+            enable_auto_offset_store=False,
+            auto_offset_reset="earliest",
+            # Read only what is committed, and start only from stable offsets.
+            isolation_level="read_committed",
+            # Prefetch small: a pause throws it away, and a high priority must not wait behind it.
+            queued_min_messages=1000,
+            queued_max_messages_kbytes=16 * 1024,
+            fetch_message_max_bytes=256 * 1024,
+            fetch_wait_max_ms=50,
+            fetch_error_backoff_ms=100,
+        )
+
+    def _commit(self) -> None:
+        core, committer = self.core, self.committer
+        pause = REDO_S
+        while not core.closed.is_set():
+            if not committer.is_open and not committer.open(core.closed.is_set):
+                return
+            core.collect(LOOK_S)
+            while True:
+                with core.changed:
+                    transaction = core.protocol.begin()
+                if transaction is None:
+                    break
+                answer, reached = committer.run(transaction)
+                if answer is Answer.COMMITTED:
+                    core.commit_marks(transaction, reached)
+                    self._told(transaction.outcomes)
+                    pause = REDO_S
+                elif answer is Answer.ABORTED:
+                    core.abort(transaction)
+                    core.closed.wait(pause)
+                    pause = min(2 * pause, REDO_MAX_S)
+                else:
+                    leases = core.unknown(transaction)
+                    # Its successor ends the transaction either way; only then can it be read.
+                    if committer.open(core.closed.is_set):
+                        self.restorer.restore(leases)
+                if not committer.is_open or core.closed.is_set():
+                    break
+                core.collect(0)
+
+    def _told(self, outcomes: dict[int, list[Outcome]]) -> None:
+        for hook in self._parts.hooks.after_commit:
+            hook([outcome for batch in outcomes.values() for outcome in batch])
+
+
+def _count(settings: Settings, topic: str) -> int:
+    count = partition_count(settings, topic)
+    if count is None:
+        raise Unreachable(f"topic {topic} is gone again, just after it was there")
+    return count

@@ -1,0 +1,50 @@
+"""The child process of a ProcessExecutor slot: receives records, runs them, sends outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import signal
+from multiprocessing.connection import Connection
+
+from taskmill.consumer.app import AppLike
+from taskmill.consumer.attempt import Attempts, Prepared, definitions_by_name
+from taskmill.consumer.record import Outcome, Record
+from taskmill.producer.middleware import Hooks
+from taskmill.runtime.clock import SYSTEM_CLOCK
+
+
+def child_main(connection: Connection, target: str, max_result_bytes: int) -> None:
+    """Serve attempts from `connection` until it closes; one event loop for the child's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    module, _, attribute = target.partition(":")
+    app: AppLike = getattr(importlib.import_module(module), attribute)
+    attempts = Attempts(definitions_by_name(app.tasks), SYSTEM_CLOCK, Hooks(()), max_result_bytes)
+    with asyncio.Runner() as runner:
+        runner.run(_serve(connection, attempts, app))
+
+
+async def _serve(connection: Connection, attempts: Attempts, app: AppLike) -> None:
+    async with app.resources() as resources:
+        attempts.resources = resources
+        while True:
+            try:
+                record: Record = connection.recv()
+            except (EOFError, OSError):
+                return
+            outcome = await _attempt(attempts, record)
+            connection.send(outcome._replace(record=None))  # type: ignore[arg-type]
+
+
+async def _attempt(attempts: Attempts, record: Record) -> Outcome:
+    attempt = attempts.prepare(record)
+    if not isinstance(attempt, Prepared):
+        return attempt
+    try:
+        value = attempt.definition.fn(**attempt.arguments)
+        if attempt.definition.is_async:
+            value = await value
+    except BaseException as error:  # SystemExit and the like end the attempt, not the child
+        return attempts.fail(attempt, error)
+    return attempts.succeed(attempt, value)

@@ -1,0 +1,104 @@
+"""Handlers declared `isolate="process"`: each slot is a thread that feeds one child process.
+
+A child that dies takes its one attempt with it and nothing else: the attempt fails as
+`ProcessDied`, the slot gets a new child. Children ignore SIGINT (Ctrl-C reaches the whole group;
+draining is the parent's to decide) and end when the parent's pipe closes.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any, NamedTuple
+
+from taskmill.consumer.attempt import Attempts, Prepared
+from taskmill.consumer.executors.child import child_main
+from taskmill.consumer.executors.loop import Sink
+from taskmill.consumer.executors.threads import ThreadExecutor
+from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.runtime.errors import ProcessDied
+
+#: Fresh interpreters: a fork of a process with threads, as a worker is, may deadlock.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+class ChildSpec(NamedTuple):
+    """What a child needs to run handlers: where the App is, and the limits."""
+
+    #: "module:attribute", importable in a fresh interpreter.
+    target: str
+    max_result_bytes: int
+
+
+class _Slot:
+    __slots__ = ("connection", "process", "record")
+
+    def __init__(self) -> None:
+        self.process: Any = None
+        self.connection: Connection | None = None
+        self.record: Record | None = None
+
+
+class ProcessExecutor(ThreadExecutor):
+    """`size` children; one attempt at a time each."""
+
+    def __init__(self, attempts: Attempts, size: int, sink: Sink, spec: ChildSpec) -> None:
+        super().__init__(attempts, size, sink, name="process")
+        self._spec = spec
+        self._slots = [_Slot() for _ in range(size)]
+
+    def cancel(self, leases: Sequence[Lease]) -> None:
+        """Kill the children that run for ended leases; their outcomes are dropped."""
+        for slot in self._slots:
+            record, process = slot.record, slot.process
+            if record is not None and record.lease in leases and process is not None:
+                process.kill()
+
+    def stop(self, timeout_s: float) -> int:
+        left = super().stop(timeout_s)
+        for slot in self._slots:
+            if slot.connection is not None:
+                slot.connection.close()
+            if slot.process is not None:
+                slot.process.terminate()
+                slot.process.join(1.0)
+                if slot.process.is_alive():
+                    slot.process.kill()
+                    slot.process.join()
+        return left
+
+    def _run(self, index: int, attempt: Prepared) -> Outcome:
+        slot = self._slots[index]
+        record = slot.record = attempt.record
+        try:
+            if slot.connection is None:
+                self._spawn(slot)
+            assert slot.connection is not None, "a spawned slot is connected"
+            # Without the bytes that only the parent needs: the decoded task says it all.
+            slot.connection.send(record._replace(source=record.source._replace(value=None)))
+            outcome: Outcome = slot.connection.recv()
+        except (EOFError, OSError):
+            return self._attempts.fail(attempt, self._bury(slot))
+        finally:
+            slot.record = None
+        return self._attempts.observe(attempt, outcome._replace(record=record))
+
+    def _spawn(self, slot: _Slot) -> None:
+        ours, theirs = _SPAWN.Pipe()
+        slot.process = _SPAWN.Process(
+            target=child_main, args=(theirs, *self._spec), name="taskmill-child", daemon=True
+        )
+        slot.process.start()
+        theirs.close()
+        slot.connection = ours
+
+    def _bury(self, slot: _Slot) -> ProcessDied:
+        assert slot.connection is not None, "only a connected child can be lost"
+        slot.connection.close()
+        slot.process.join()
+        code = slot.process.exitcode
+        slot.connection = slot.process = None
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return ProcessDied(f"the process that ran the handler ended with {how}")

@@ -1,0 +1,88 @@
+"""Handlers that are plain functions, on a fixed number of threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+
+from taskmill.consumer.attempt import Attempts, Prepared
+from taskmill.consumer.executors.loop import Sink
+from taskmill.consumer.record import Outcome, Record
+
+Run = Callable[[Prepared], Outcome]
+
+
+class ThreadExecutor:
+    """`size` threads that take records off one queue, each in a copy of its starter's context."""
+
+    def __init__(self, attempts: Attempts, size: int, sink: Sink, name: str = "thread") -> None:
+        self._attempts = attempts
+        self._sink = sink
+        self._queue: SimpleQueue[Record | None] = SimpleQueue()
+        self._submitted = 0
+        self._shed = 0
+        self._shedding = False
+        # One count a thread: no lock, and no count lost.
+        self._done = [0] * size
+        self._threads = [
+            threading.Thread(target=self._main, args=(i,), name=f"taskmill-{name}-{i}", daemon=True)
+            for i in range(size)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, records: Sequence[Record]) -> None:
+        """Queue `records`; a thread takes each as it comes free."""
+        if self._shedding:
+            return
+        self._submitted += len(records)
+        for record in records:
+            self._queue.put(record)
+
+    def shed(self) -> None:
+        """Start nothing more: what waits is dropped, and what comes. What runs goes on."""
+        self._shedding = True
+        try:
+            while True:
+                self._queue.get_nowait()
+                self._shed += 1
+        except Empty:
+            return
+
+    def is_quiet(self) -> bool:
+        """Whether nothing runs, and every outcome was handed to the sink."""
+        return self._submitted == self._shed + sum(self._done)
+
+    def stop(self, timeout_s: float) -> int:
+        """End the threads; returns how many still run a handler (a thread cannot be killed)."""
+        for _ in self._threads:
+            self._queue.put(None)
+        share = timeout_s / len(self._threads)
+        for thread in self._threads:
+            thread.join(share)
+        return sum(thread.is_alive() for thread in self._threads)
+
+    def _main(self, index: int) -> None:
+        while (record := self._queue.get()) is not None:
+            if not record.lease.held:
+                self._done[index] += 1
+                continue
+            attempt = self._attempts.prepare(record)
+            if isinstance(attempt, Prepared):
+                # Its own context: variables that one handler sets do not reach the next.
+                outcome = copy_context().run(self._run, index, attempt)
+            else:
+                outcome = attempt
+            self._sink([outcome])
+            self._done[index] += 1
+
+    def _run(self, index: int, attempt: Prepared) -> Outcome:
+        try:
+            value = attempt.definition.fn(**attempt.arguments)
+        except BaseException as error:  # SystemExit and the like end the attempt, not the thread
+            return self._attempts.fail(attempt, error)
+        return self._attempts.succeed(attempt, value)

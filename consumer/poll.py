@@ -1,0 +1,262 @@
+"""The poll thread: owns the consumer, answers rebalances, feeds records to the protocol."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from taskmill.consumer.core import Core
+from taskmill.consumer.decode import Decoder
+from taskmill.consumer.generation import generation_of
+from taskmill.consumer.record import Lease, Record
+from taskmill.runtime.clock import Deadline
+from taskmill.runtime.errors import Unreachable
+
+logger = logging.getLogger("taskmill.worker")
+
+#: Records taken at once. Larger ones cost memory and latency and save nothing measurable.
+BATCH = 500
+#: How long an idle poll blocks; commands of other threads wait that long at the most.
+IDLE_S = 0.1
+#: The same while a restore is under way, whose end should be acted on at once.
+RESTORING_S = 0.01
+#: A full worker is waited for this long before its partitions are paused: a pause throws the
+#: prefetched records away, a short wait does not.
+PATIENCE_S = 0.05
+#: A revocation waits this long for what is done to be committed; longer than a transaction may
+#: take, shorter than any rebalance time-out.
+REVOKE_S = 12.0
+#: The same for a worker that was told to stop, and may have waited for its drain already.
+STOP_S = 3.0
+
+
+class Poller:
+    """Runs one Consumer until told to stop. All methods but `resume_at` are the thread's own."""
+
+    def __init__(
+        self,
+        core: Core,
+        decoder: Decoder,
+        topic: str,
+        incremental: bool,
+        submit: Callable[[list[Record]], None],
+        cancel: Callable[[list[Lease]], None],
+        restore: Callable[[list[Lease]], None],
+    ) -> None:
+        self._core = core
+        self._decoder = decoder
+        self._topic = topic
+        self._incremental = incremental
+        self._submit = submit
+        self._cancel = cancel
+        self._restore = restore
+        self._commands: SimpleQueue[Lease] = SimpleQueue()
+        self._to_seek: list[Lease] = []
+        self._generation: tuple[int, str] | None = None
+        self._consumer: Consumer | None = None
+        self.draining = False
+        self.rebalances = 0
+
+    # ---- any thread ---------------------------------------------------------------------------
+
+    def resume_at(self, lease: Lease) -> None:
+        """`lease`'s partition is restored: fetch it from the protocol's next offset."""
+        self._commands.put(lease)
+
+    # ---- the poll thread ----------------------------------------------------------------------
+
+    def run(self, config: dict[str, Any]) -> None:
+        """Poll until the core stops. Raises KafkaException where the consumer failed for good."""
+        consumer = self._consumer = Consumer(config)
+        try:
+            consumer.subscribe(
+                [self._topic],
+                on_assign=self._on_assign,
+                on_revoke=self._on_revoke,
+                on_lost=self._on_lost,
+            )
+            while not self._core.stopping.is_set():
+                self._take_commands(consumer)
+                self._poll(consumer)
+                self._flow(consumer)
+        finally:
+            # Leaves the group, through on_revoke.
+            consumer.close()
+            self._consumer = None
+            self._drop(self._core.protocol.partitions)
+
+    def _poll(self, consumer: Consumer) -> None:
+        core = self._core
+        restoring = self._to_seek or len(core.tables) < len(core.protocol.partitions)
+        # consume(n) waits for all n; one first, then what else is there, has no such wait.
+        messages = consumer.consume(1, RESTORING_S if restoring else IDLE_S)
+        if not messages:
+            return
+        messages += consumer.consume(BATCH - 1, 0)
+        by_partition: dict[int, list[Message]] = {}
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._trouble(error)
+            else:
+                by_partition.setdefault(message.partition(), []).append(message)  # type: ignore[arg-type]
+        for p, batch in by_partition.items():
+            with core.changed:
+                lease = core.protocol.lease(p)
+            if lease is None:
+                continue  # being restored: the seek afterwards brings these again
+            run = core.deliver(lease, self._decode(batch, lease))
+            if run:
+                self._submit(run)
+
+    def _decode(self, batch: list[Message], lease: Lease) -> list[Record]:
+        decode = self._decoder.decode
+        while True:
+            try:
+                return [decode(message, lease) for message in batch]
+            except Unreachable as error:
+                # A registry that is away must not dead-letter what it alone can read.
+                logger.warning("%s; waiting", error)
+                self._core.clock.sleep(1.0)
+                if self._core.stopping.is_set():
+                    return []
+
+    def _trouble(self, error: KafkaError) -> None:
+        if error.fatal():
+            raise KafkaException(error)
+        if error.code() != KafkaError._PARTITION_EOF:
+            logger.warning("consumer: %s", error.str())
+
+    def _flow(self, consumer: Consumer) -> None:
+        """Back-pressure: wait a little for a full worker, then pause what is full."""
+        core = self._core
+        with core.changed:
+            deadline = Deadline(PATIENCE_S, core.clock)
+            while core.protocol.is_full() and not deadline.over():
+                core.changed.wait(deadline.left())
+            hold = self.draining or core.protocol.is_full()
+            pause, resume = core.protocol.flow(hold=hold)
+            starts = [(p, core.protocol.next_offset(p)) for p in resume]
+        if pause:
+            consumer.pause([TopicPartition(self._topic, p) for p in pause])
+        for p, offset in starts:
+            self._fetch_from(consumer, p, offset)
+
+    def _take_commands(self, consumer: Consumer) -> None:
+        """Start fetching restored partitions where the protocol wants them."""
+        try:
+            while True:
+                self._to_seek.append(self._commands.get_nowait())
+        except Empty:
+            pass
+        waiting, self._to_seek = self._to_seek, []
+        for lease in waiting:
+            if not lease.held:
+                continue
+            with self._core.changed:
+                offset = self._core.protocol.next_offset(lease.partition)
+            if offset is None:
+                continue
+            if self._fetch_from(consumer, lease.partition, offset):
+                with self._core.changed:
+                    self._core.protocol.fetching(lease)
+            else:
+                self._to_seek.append(lease)  # its fetcher has not started yet: next round
+
+    def _fetch_from(self, consumer: Consumer, p: int, offset: int | None) -> bool:
+        """Resume `p` at `offset`; False where librdkafka is not ready for it.
+
+        Resume, then seek: a resume alone, or after the seek, leaves the partition unfetched for
+        0.8-1.0 s (librdkafka 2.16), while a seek wakes its fetcher at once.
+        """
+        at = TopicPartition(self._topic, p, offset or OFFSET_BEGINNING)
+        try:
+            consumer.resume([at])
+            consumer.seek(at)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError._STATE:
+                raise
+            return False
+        return True
+
+    # ---- rebalance callbacks, inside consume() ------------------------------------------------
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        indexes = [tp.partition for tp in partitions]
+        metadata = consumer.consumer_group_metadata()
+        generation = generation_of(metadata)
+        core = self._core
+        with core.changed:
+            assignment = core.protocol.assigned(
+                indexes, metadata, follows=_follows(self._generation, generation)
+            )
+            core.close_tables(assignment.ended)
+            starts = {p: core.protocol.next_offset(p) for p in indexes}
+            core.changed.notify_all()
+        self._generation = generation
+        self.rebalances += 1
+        logger.info(
+            "assigned %s, new %s", indexes, [lease.partition for lease in assignment.restore]
+        )
+        positions = [
+            TopicPartition(self._topic, p) if at is None else TopicPartition(self._topic, p, at)
+            for p, at in starts.items()
+        ]
+        if self._incremental:
+            consumer.incremental_assign(positions)
+        else:
+            consumer.assign(positions)
+        restoring = {lease.partition for lease in assignment.restore}
+        if restoring:
+            consumer.pause([TopicPartition(self._topic, p) for p in restoring])
+        kept = [TopicPartition(self._topic, p) for p in indexes if p not in restoring]
+        if kept:
+            consumer.resume(kept)
+        self._cancel(assignment.ended)
+        self._restore(assignment.restore)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        indexes = [tp.partition for tp in partitions]
+        core = self._core
+        with core.changed:
+            # The one callback that waits: for the open transaction, and for what is done already.
+            limit_s = STOP_S if core.stopping.is_set() else REVOKE_S
+            if not core.await_commit(limit_s):
+                logger.warning("revoked %s before what is done there was committed", indexes)
+            if self._incremental or core.stopping.is_set():
+                ended = core.protocol.lost(indexes)
+            else:
+                ended = core.protocol.suspend(indexes)
+            core.close_tables(ended)
+            core.changed.notify_all()
+        logger.info("revoked %s", indexes)
+        self._cancel(ended)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        logger.warning("lost %s", [tp.partition for tp in partitions])
+        self._generation = None
+        self._drop([tp.partition for tp in partitions])
+
+    def _drop(self, indexes: list[int]) -> None:
+        core = self._core
+        with core.changed:
+            ended = core.protocol.lost(indexes)
+            core.close_tables(ended)
+            core.changed.notify_all()
+        self._cancel(ended)
+
+
+def _follows(old: tuple[int, str] | None, new: tuple[int, str] | None) -> bool:
+    """Whether `new` is the same member's next generation: nobody else owned its partitions."""
+    return old is not None and new is not None and new == (old[0] + 1, old[1])

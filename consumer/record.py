@@ -1,0 +1,99 @@
+"""What flows through a worker: a record from Kafka, the lease it came under, its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple
+
+from taskmill.schemas.models import Task, TaskError
+from taskmill.schemas.states import Status
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Lease:
+    """Ownership of partition index `partition` from one assignment to its loss.
+
+    Everything that runs under an assignment holds its lease; `held` turns False once, when the
+    partition is lost, and what comes after is dropped. Compared by identity.
+    """
+
+    __slots__ = ("epoch", "held", "partition", "queue")
+
+    def __init__(self, partition: int, epoch: int, queue: str = "") -> None:
+        self.queue = queue
+        self.partition = partition
+        self.epoch = epoch
+        self.held = True
+
+    def __repr__(self) -> str:
+        return f"Lease(p={self.partition}, epoch={self.epoch}, held={self.held})"
+
+
+class Source(NamedTuple):
+    """A record's original bytes and place; what a dead letter is made of."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Record(NamedTuple):
+    """One record of `tasks`, decoded. `mark_key` is what the idempotency table knows it by."""
+
+    lease: Lease
+    offset: int
+    mark_key: bytes
+    generation: int
+    seq: int
+    task: Task | None
+    source: Source
+    #: Why there is no task, or why it is refused before it starts: (reason, message).
+    fault: tuple[Reason, str] | None = None
+    #: The partition this key belongs to, where that is another one.
+    belongs_to: int | None = None
+
+    @property
+    def size(self) -> int:
+        return len(self.source.value or b"")
+
+
+class Reason(StrEnum):
+    """Why a record lies in the DLQ (header `taskmill-reason`)."""
+
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    UNDECODABLE = "undecodable"
+    INVALID_PAYLOAD = "invalid_payload"
+    INVALID_RESULT = "invalid_result"
+    UNKNOWN_TASK = "unknown_task"
+    CRASH_LOOP = "crash_loop"
+    ABANDONED = "abandoned"
+
+
+class Failure(NamedTuple):
+    """What went wrong, for the state record and the dead letter."""
+
+    reason: Reason
+    error: TaskError
+    stack: str = ""
+
+
+class Outcome(NamedTuple):
+    """How a record ended. `status` None: it leaves no mark (a duplicate, or re-routed)."""
+
+    record: Record
+    status: Status | None
+    result: bytes | None = None
+    failure: Failure | None = None
+    started_at: int | None = None
+    finished_at: int | None = None
+    #: Seconds the handler ran, by the monotonic clock.
+    duration: float = 0.0

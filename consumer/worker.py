@@ -1,0 +1,260 @@
+"""A worker: the engines of its queues round shared executors, from start to drained."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import CollectorRegistry, start_http_server
+
+from taskmill._version import __version__
+from taskmill.consumer.app import AppLike
+from taskmill.consumer.attempt import Attempts, definitions_by_name
+from taskmill.consumer.dispatch import Concurrency, Dispatcher
+from taskmill.consumer.engine import Engine, Parts
+from taskmill.consumer.executors.processes import ChildSpec
+from taskmill.consumer.observe import FailureLog, WorkerMetrics
+from taskmill.consumer.protocol import Limits
+from taskmill.consumer.record import Outcome
+from taskmill.consumer.slots import Slot
+from taskmill.producer.definition import TaskDefinition
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
+from taskmill.runtime.config import Settings, check_queue
+from taskmill.runtime.errors import ConfigError, Unreachable
+
+logger = logging.getLogger("taskmill.worker")
+
+#: What CONTRACT says where nobody says otherwise.
+DEFAULT_CONCURRENCY = 100
+DEFAULT_DRAIN_S = 30.0
+#: A thread hands the interpreter to another one this often. With Python's 5 ms, each hand-over
+#: between the poll, loop and commit threads could cost that much; measured in perf/.
+SWITCH_INTERVAL_S = 0.0005
+#: How often a draining worker looks whether its handlers have ended.
+DRAIN_LOOK_S = 0.01
+#: A broker that stays away is told of once in this many seconds.
+REPEAT_S = 60.0
+
+
+class Worker:
+    """Runs the tasks of `app` that arrive on `queues`.
+
+    concurrency: how many async handlers run at once (default 100); threads are 2 × cores and
+    processes one a core. drain_timeout: seconds that `run` waits for running handlers after
+    SIGTERM or SIGINT (default 30). target: "module:attribute" of `app`, needed where a task is
+    declared `isolate="process"`. limits: see Limits.
+    """
+
+    def __init__(
+        self,
+        app: AppLike,
+        queues: Sequence[str] = ("default",),
+        *,
+        concurrency: int | None = None,
+        drain_timeout: float = DEFAULT_DRAIN_S,
+        target: str | None = None,
+        limits: Limits | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self._app = app
+        self._clock = clock
+        self._drain_timeout = drain_timeout
+        self._wake = threading.Event()
+        self._signals = 0
+        self._server: WSGIServer | None = None
+        settings = app.settings
+        definitions = definitions_by_name(app.tasks)
+        cores = os.cpu_count() or 1
+        size = Concurrency(
+            DEFAULT_CONCURRENCY if concurrency is None else concurrency,
+            2 * cores if concurrency is None else concurrency,
+            cores if concurrency is None else min(cores, concurrency),
+        )
+        self._queues = list(dict.fromkeys(map(check_queue, queues)))
+        if not self._queues:
+            raise ConfigError("a worker needs at least one queue")
+        self._limits = limits
+        self.slot = Slot(settings.state_dir)
+        self._metrics = WorkerMetrics(__version__)
+        self._hooks = app.hooks.then(FailureLog(), self._metrics)
+        self._attempts = Attempts(definitions, clock, self._hooks, settings.max_task_bytes)
+        self.dispatcher = Dispatcher(
+            definitions,
+            self._attempts,
+            size,
+            self._sink,
+            clock,
+            _child(app, definitions, target, settings),
+        )
+        self._parts = Parts(
+            settings,
+            self.slot,
+            app.codec,
+            clock,
+            self._hooks,
+            self.dispatcher.submit,
+            self.dispatcher.cancel,
+        )
+        self.engines: dict[str, Engine] = {}
+        self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
+        self._only: Callable[[list[Outcome]], None] | None = None
+
+    def _sink(self, outcomes: list[Outcome]) -> None:
+        """Outcomes of the executors, to the engine of their queue."""
+        if self._only is not None:
+            self._only(outcomes)
+            return
+        by_queue: dict[str, list[Outcome]] = {}
+        for outcome in outcomes:
+            by_queue.setdefault(outcome.record.lease.queue, []).append(outcome)
+        for queue, group in by_queue.items():
+            self._outcomes[queue](group)
+
+    # ---- life -----------------------------------------------------------------------------------
+
+    def start(self) -> bool:
+        """Start everything. The lifespan of the App is entered first.
+
+        Waits for a broker that is away; False where it was told to stop meanwhile.
+        """
+        if not self._connect():
+            return False
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        self.dispatcher.start()
+        self._lifespan = self._app.resources()
+        self._attempts.resources = self._on_loop(self._lifespan.__aenter__())
+        for hook in self._hooks.worker_started:
+            hook()
+        for engine in self.engines.values():
+            engine.start()
+        self._serve_metrics()
+        logger.info(
+            "worker %s: queues %s, slot %s, pid %d",
+            self._app.name,
+            ", ".join(self.engines),
+            self.slot.name,
+            os.getpid(),
+        )
+        return True
+
+    def _connect(self) -> bool:
+        told = 0.0
+        while not self._signals:
+            try:
+                for queue in self._queues:
+                    if queue not in self.engines:
+                        self.engines[queue] = Engine(self._parts, queue, self._limits, frozenset())
+            except Unreachable as error:
+                now = self._clock.monotonic()
+                if not told or now - told >= REPEAT_S:
+                    logger.warning("%s; waiting for it", error)
+                    told = now
+                self._wake.wait(1.0)
+                continue
+            self._outcomes = {q: engine.core.outcomes.put for q, engine in self.engines.items()}
+            self._only = self._outcomes[self._queues[0]] if len(self._queues) == 1 else None
+            return True
+        return False
+
+    def _serve_metrics(self) -> None:
+        port = self._app.settings.metrics_port
+        if port is None:
+            return
+        self._metrics.watch(self.engines)
+        registry = CollectorRegistry()
+        registry.register(self._metrics)
+        try:
+            server, _ = start_http_server(port, registry=registry)
+        except OSError as error:
+            raise ConfigError(
+                f"metrics port {port} (TASKMILL_METRICS_PORT): {error.strerror}; 0 takes a free one"
+            ) from None
+        self._server = server
+        logger.info("metrics on port %d, path /metrics", server.server_port)
+
+    def _on_loop(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.dispatcher.loop.loop).result()
+
+    def drain(self, seconds: float) -> bool:
+        """Start nothing new; wait for what runs and its commit. False: not all of it in time.
+
+        What was taken and has not started is left to whoever owns its partition next.
+        """
+        for engine in self.engines.values():
+            engine.poller.draining = True
+        self.dispatcher.shed()
+        deadline = Deadline(seconds, self._clock)
+        while not self.dispatcher.is_quiet() and not deadline.over():
+            self._clock.sleep(DRAIN_LOOK_S)
+        settled = [engine.settle(deadline) for engine in self.engines.values()]
+        return self.dispatcher.is_quiet() and all(settled)
+
+    def stop(self) -> None:
+        """Stop now. What has not committed is not lost: its next owner runs it again."""
+        for engine in self.engines.values():
+            engine.stop()
+        for hook in self._hooks.worker_stopping:
+            hook()
+        self._on_loop(self._lifespan.__aexit__(None, None, None))
+        stuck = self.dispatcher.stop(timeout_s=1.0)
+        if stuck:
+            logger.warning("%d thread(s) still run a handler; they end with the process", stuck)
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+        self.slot.release()
+
+    def run(self) -> int:
+        """Work until SIGTERM or SIGINT, drain, stop. A second signal stops at once.
+
+        Returns the exit code: 0 drained, 1 something failed or did not end in time.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        if not self.start():
+            return 0
+        failed = None
+        while not self._signals and failed is None:
+            self._wake.wait(0.5)
+            failed = next((e.failure for e in self.engines.values() if e.failure), None)
+        if failed is not None:
+            logger.error("stopping: %s", failed)
+        logger.info(
+            "draining, %g s at the most; a second signal stops at once", self._drain_timeout
+        )
+        drained = self.drain(self._drain_timeout)
+        if not drained:
+            logger.warning("not drained in time: what still runs will run again elsewhere")
+        self.stop()
+        return 0 if drained and failed is None else 1
+
+    def _on_signal(self, number: int, frame: object) -> None:
+        self._signals += 1
+        self._wake.set()
+        if self._signals > 1:
+            # Nothing is lost: what has not committed runs again.
+            os._exit(128 + number)
+
+
+def _child(
+    app: AppLike,
+    definitions: Mapping[str, TaskDefinition],
+    target: str | None,
+    settings: Settings,
+) -> ChildSpec | None:
+    isolated = [d.name for d in definitions.values() if d.isolate == "process"]
+    if not isolated:
+        return None
+    if target is None:
+        raise ConfigError(
+            f'task {isolated[0]!r} is declared isolate="process": '
+            f'the worker of App {app.name!r} needs target="module:attribute" to import it there'
+        )
+    return ChildSpec(target, settings.max_task_bytes)
