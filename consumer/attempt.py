@@ -16,7 +16,7 @@ from taskmill.producer.context import Context
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import Clock
-from taskmill.runtime.errors import InvalidArguments, InvalidResult
+from taskmill.runtime.errors import InvalidResult
 from taskmill.schemas.models import Task
 from taskmill.schemas.states import Status
 
@@ -69,15 +69,18 @@ class Attempts:
             return _dead(record, Reason.UNKNOWN_TASK, error, now, now)
         try:
             arguments = definition.load(task.payload)
-        except InvalidArguments as error:
+        except Exception as error:  # InvalidArguments, and whatever a validator of theirs raises
             return _dead(record, Reason.INVALID_PAYLOAD, error, now, now)
         context = None
         if definition.context_parameter is not None or self._hooks.run:
             context = self._context(record, task)
             if definition.context_parameter is not None:
                 arguments[definition.context_parameter] = context
-        for hook in self._hooks.before_run:
-            hook(context, arguments)
+        try:
+            for hook in self._hooks.before_run:
+                hook(context, arguments)
+        except Exception as error:  # a hook that refuses: the attempt has failed
+            return _dead(record, Reason.FAILED, error, now, now)
         return Prepared(record, definition, arguments, context, now, clock.monotonic())
 
     def _context(self, record: Record, task: Task) -> Context:
@@ -104,7 +107,7 @@ class Attempts:
                     f"the result of {len(result)} bytes is over the limit of "
                     f"{self._max_result_bytes} bytes"
                 )
-        except InvalidResult as error:
+        except Exception as error:  # InvalidResult, and whatever a serialiser of theirs raises
             outcome = _dead(
                 attempt.record, Reason.INVALID_RESULT, error, attempt.started_at, finished_at
             )
@@ -136,7 +139,10 @@ class Attempts:
     def observe(self, attempt: Prepared, outcome: Outcome) -> Outcome:
         """Show `outcome` to the hooks."""
         for hook in self._hooks.after_run:
-            hook(attempt.context, outcome)
+            try:
+                hook(attempt.context, outcome)
+            except Exception:  # the outcome stands, whatever its observers make of it
+                logger.exception("after_run hook of task %s", attempt.definition.name)
         return outcome
 
 

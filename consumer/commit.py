@@ -159,18 +159,13 @@ class Committer:
         return Answer.COMMITTED, reached
 
     def _write(self, producer: Producer, txn: Transaction, reached: dict[int, int]) -> None:
-        messages: list[dict[str, Any]] = []
         self._encoder.take_large()  # left over from a transaction that was given up
         for p, outcomes in txn.outcomes.items():
-            last: dict[str, Any] | None = None
+            messages: list[dict[str, Any]] = []
             for outcome in outcomes:
                 if outcome.status is not None:
-                    last = {
-                        "key": outcome.record.mark_key,
-                        "value": self._encoder.state(outcome),
-                        "partition": p,
-                    }
-                    messages.append(last)
+                    mark = {"key": outcome.record.mark_key, "value": self._encoder.state(outcome)}
+                    messages.append(mark)
                 if outcome.failure is not None:
                     self._produce(
                         producer,
@@ -180,14 +175,15 @@ class Committer:
                     )
                 elif outcome.status is None and outcome.record.belongs_to is not None:
                     self._produce(producer, self._rerouted(outcome))
-            if last is not None:
+            if messages:
                 # One report a partition, not one a record: the last one's offset tells all.
-                last["callback"] = _Reached(p, reached)
-        if messages:
-            self._produce_states(producer, messages)
+                messages[-1]["callback"] = _Reached(p, reached)
+                self._produce_states(producer, p, messages)
 
-    def _produce_states(self, producer: Producer, messages: list[dict[str, Any]]) -> None:
-        queued = producer.produce_batch(self._topics.state, messages)
+    def _produce_states(self, producer: Producer, p: int, messages: list[dict[str, Any]]) -> None:
+        # A batch a partition: one that a message of a batch names is not heeded (librdkafka 2.16
+        # goes by the key), and a mark by position would land where nobody restores it from.
+        queued = producer.produce_batch(self._topics.state, messages, partition=p)
         if queued != len(messages):
             failed = next(m["_error"] for m in messages if "_error" in m)
             raise KafkaException(failed)

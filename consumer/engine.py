@@ -209,8 +209,12 @@ class Engine:
                 core.collect(0)
 
     def _told(self, outcomes: dict[int, list[Outcome]]) -> None:
+        every = [outcome for batch in outcomes.values() for outcome in batch]
         for hook in self._parts.hooks.after_commit:
-            hook([outcome for batch in outcomes.values() for outcome in batch])
+            try:
+                hook(every)
+            except Exception:  # they are committed, whatever its observers make of it
+                logger.exception("after_commit hook")
 
 
 def _count(settings: Settings, topic: str) -> int:

@@ -88,8 +88,9 @@ class Poller:
             )
             while not self._core.stopping.is_set():
                 self._take_commands(consumer)
-                self._poll(consumer)
+                # Before the poll: what was just resumed is paused again where the worker is full.
                 self._flow(consumer)
+                self._poll(consumer)
         finally:
             # Leaves the group, through on_revoke.
             consumer.close()
@@ -103,6 +104,10 @@ class Poller:
         messages = consumer.consume(1, RESTORING_S if restoring else IDLE_S)
         if not messages:
             return
+        if messages[0].error() is None and self._lease(messages[0]) is None:
+            # Dropped before anything else is consumed: a rebalance in there could start its
+            # partition anew, and the record would then pass for one behind that start.
+            messages.clear()
         messages += consumer.consume(BATCH - 1, 0)
         by_partition: dict[int, list[Message]] = {}
         for message in messages:
@@ -111,14 +116,17 @@ class Poller:
                 self._trouble(error)
             else:
                 by_partition.setdefault(message.partition(), []).append(message)  # type: ignore[arg-type]
-        for p, batch in by_partition.items():
-            with core.changed:
-                lease = core.protocol.lease(p)
+        for batch in by_partition.values():
+            lease = self._lease(batch[0])
             if lease is None:
                 continue  # being restored: the seek afterwards brings these again
             run = core.deliver(lease, self._decode(batch, lease))
             if run:
                 self._submit(run)
+
+    def _lease(self, message: Message) -> Lease | None:
+        with self._core.changed:
+            return self._core.protocol.lease(message.partition())  # type: ignore[arg-type]
 
     def _decode(self, batch: list[Message], lease: Lease) -> list[Record]:
         decode = self._decoder.decode

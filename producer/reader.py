@@ -29,6 +29,8 @@ IDLE_S = 30.0
 #: A result becomes visible with its state, or after it: within the ten seconds in which the broker
 #: finishes what a crash left half done, and a little.
 RESULT_S = 12.0
+#: Before another session goes on where one has failed.
+RETRY_S = 0.5
 
 
 class StateReader:
@@ -111,20 +113,32 @@ class StateReader:
     # ---- the thread --------------------------------------------------------------------------
 
     def _main(self) -> None:
-        session: Session | None = None
+        waiting: list[Watch] = []
         try:
-            session = self._session = Session(self._settings, self._clock)
-            while self._take(session):
-                session.step()
-        except KafkaException as error:
-            self._fail(session, TaskmillError(f"Kafka refused: {error.args[0].str()}"))
+            while self._serve(waiting):
+                # The topic was deleted, or looks so to a broker that has just started.
+                self._clock.sleep(RETRY_S)
         except Exception as error:
             logger.exception("the reader of task states failed")
-            self._fail(session, TaskmillError(f"the reader of task states failed: {error!r}"))
+            self._end(waiting, TaskmillError(f"the reader of task states failed: {error!r}"))
+
+    def _serve(self, waiting: list[Watch]) -> bool:
+        """One session. True where another one is to go on with those in `waiting`."""
+        session = self._session = Session(self._settings, self._clock)
+        for watch in waiting:
+            watch.renew()
+            session.add(watch)
+        try:
+            while self._take(session):
+                session.step()
+            return False
+        except KafkaException as error:
+            logger.warning("reading task states: %s; once more", error.args[0].str())
+            return True
         finally:
+            waiting[:] = session.watches
             self._session = None
-            if session is not None:
-                session.close()
+            session.close()
 
     def _take(self, session: Session) -> bool:
         """Move new watches to the session; False where the thread is to end."""
@@ -133,7 +147,7 @@ class StateReader:
             session.add(watch)
             watch = self._next(wait=False)
         if self._closing:
-            self._fail(session, ClosedError("the App was closed meanwhile"))
+            self._end(session.watches, ClosedError("the App was closed meanwhile"))
             return False
         with self._lock:
             # Under the lock: either this thread takes a watch in, or another one is started.
@@ -148,11 +162,11 @@ class StateReader:
         except Empty:
             return None
 
-    def _fail(self, session: Session | None, error: Exception) -> None:
+    def _end(self, waiting: list[Watch], error: Exception) -> None:
         """Tell everybody who waits, and leave the next question to a new thread."""
-        if session is not None:
-            session.fail(error)
         with self._lock:
             self._thread = None
             while (watch := self._next(wait=False)) is not None:
                 watch.fail(error)
+        for watch in waiting:
+            watch.fail(error)

@@ -26,6 +26,8 @@ _RETRY_S = 0.25
 #: One question to Kafka; nothing else is served meanwhile.
 _CALL_S = 2.0
 
+_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+
 
 class Session:
     """One life of the reader's thread, from the first watch to idleness. Owned by that thread."""
@@ -61,7 +63,7 @@ class Session:
     def step(self) -> None:
         """Place what is new, read what has come, tell who waits. Blocks for TICK_S at the most.
 
-        Raises KafkaException for what will not pass by itself.
+        Raises KafkaException for what does not pass without a new session.
         """
         if (self._new or self._unread) and self._clock.monotonic() >= self._retry_at:
             self._take_in()
@@ -82,10 +84,10 @@ class Session:
         self._tail_consumer.close()
         self._past_consumer.close()
 
-    def fail(self, error: Exception) -> None:
-        """Tell everybody who waits that the reader has failed."""
-        for watch in (*self._new, *self._placed):
-            watch.fail(error)
+    @property
+    def watches(self) -> list[Watch]:
+        """Those of everybody who waits."""
+        return [watch for watch in (*self._new, *self._placed) if not watch.future.done()]
 
     def _noted(self, error: KafkaError) -> None:
         self.trouble = error.str()
@@ -127,8 +129,10 @@ class Session:
         count = self._counts.get(watch.topic, 0)
         if not count:
             found = self._past_consumer.list_topics(watch.topic, timeout=_CALL_S)
-            described = found.topics.get(watch.topic)
-            count = len(described.partitions) if described is not None else 0
+            described = found.topics[watch.topic]
+            if described.error is not None and described.error.code() not in _NO_TOPIC:
+                raise KafkaException(described.error)
+            count = len(described.partitions)
             self._counts[watch.topic] = count
         if count:
             return watch.topic, partition_for(watch.key, count)

@@ -19,12 +19,14 @@ KEPT = 20_000
 _BATCH = 1_000
 _NEVER = 1 << 62
 
-#: What reading on does not cure.
+#: What reading on does not cure, but looking the topic up again may.
 _LASTING = frozenset(
     {
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._UNKNOWN_TOPIC,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.UNKNOWN_TOPIC_ID,
+        KafkaError.INCONSISTENT_TOPIC_ID,
         KafkaError.TOPIC_AUTHORIZATION_FAILED,
     }
 )

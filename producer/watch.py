@@ -105,6 +105,11 @@ class StateWatch:
         self._has_looked_back = True
         self._answer()
 
+    def renew(self) -> None:
+        """All over again: another session goes on with it."""
+        self._has_looked_back = False
+        self._has_reached = self.until_end
+
     def reached(self) -> None:
         """All that was there when the question came has been read."""
         self._has_reached = True
@@ -161,6 +166,9 @@ class ResultWatch:
         if (result.generation, result.seq) == self._attempt:
             _settle(self.future, result)
 
+    def renew(self) -> None:
+        self.missed = False
+
     def looked_back(self) -> None:
         self.missed = not self.future.done()
 
@@ -195,6 +203,9 @@ class TaskWatch:
             return  # a worker will dead-letter it: it stands for no task
         if partition is not None and offset is not None and self._found is None:
             self._found = Lying(task, partition, offset)
+
+    def renew(self) -> None:
+        self._found = None
 
     def looked_back(self) -> None:
         _settle(self.future, self._found)

@@ -47,7 +47,7 @@ _BATCH = 2000
 _LOOK_S = 0.1
 #: Between two tries of a request that failed.
 _RETRY_S = 0.5
-_REQUEST_S = 10.0
+_REQUEST_S = 5.0
 #: The same while a transaction is being completed, which takes the broker milliseconds.
 _UNSTABLE_S = 0.02
 #: How long an open transaction is waited for in silence.
@@ -76,8 +76,9 @@ class Changelog:
 
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
+        self._settings = settings
         self._say = OncePerMinute("changelog", clock)
-        self._admin = AdminClient(client_config(settings, "changelog-admin", clock=clock))
+        self._admin = self._new_admin()
         self._consumer = Consumer(
             client_config(
                 settings,
@@ -100,8 +101,11 @@ class Changelog:
             )
         )
 
+    def _new_admin(self) -> AdminClient:
+        return AdminClient(client_config(self._settings, "changelog-admin", clock=self._clock))
+
     def close(self) -> None:
-        """Idempotent."""
+        """Close the consumer; the admin client ends with this object."""
         self._consumer.close()
 
     def topic_id(self, topic: str, *, stop: Stop) -> str:
@@ -257,6 +261,10 @@ class Changelog:
             except KafkaException as failure:
                 error = failure.args[0]
             unstable = error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT
+            if error.code() == KafkaError.FENCED_LEADER_EPOCH:
+                # An admin client that knew a partition's leader keeps asking with the epoch of
+                # then, and is refused for good once the broker was restarted (librdkafka 2.16).
+                self._admin = self._new_admin()
             # A transaction that is being completed needs milliseconds: nothing to tell.
             if not unstable or self._clock.monotonic() - began > _PATIENCE_S:
                 self._say(error)
