@@ -211,6 +211,9 @@ class Poller:
             )
             core.close_tables(assignment.ended)
             starts = {p: core.protocol.next_offset(p) for p in indexes}
+            # What the assignment starts anew is paused again at once where the worker is full.
+            hold = self.draining or core.protocol.is_full()
+            held = core.protocol.flow(hold=True)[0] if hold else []
             core.changed.notify_all()
         self._generation = generation
         self.rebalances += 1
@@ -225,10 +228,10 @@ class Poller:
             consumer.incremental_assign(positions)
         else:
             consumer.assign(positions)
-        restoring = {lease.partition for lease in assignment.restore}
-        if restoring:
-            consumer.pause([TopicPartition(self._topic, p) for p in restoring])
-        kept = [TopicPartition(self._topic, p) for p in indexes if p not in restoring]
+        paused = {lease.partition for lease in assignment.restore}.union(held)
+        if paused:
+            consumer.pause([TopicPartition(self._topic, p) for p in paused])
+        kept = [TopicPartition(self._topic, p) for p in indexes if p not in paused]
         if kept:
             consumer.resume(kept)
         self._cancel(assignment.ended)

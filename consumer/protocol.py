@@ -233,11 +233,12 @@ class Protocol:
             part.window = Window(committed)
             return
         unknown, part.unknown = part.unknown, []
-        if _is_committed(unknown, entries):
-            self.counts.recovered += len(unknown)
-            self._settle(part, unknown)
-        else:
-            self._put_back(part, unknown)
+        all_done = _is_committed(unknown, entries)
+        # Where no mark tells, the offset may: a transaction without marks moved it alone.
+        done = [o for o in unknown if all_done or o.record.offset < committed]
+        self.counts.recovered += len(done)
+        self._settle(part, done)
+        self._put_back(part, [o for o in unknown if not all_done and o.record.offset >= committed])
 
     def unknown_marks(self, lease: Lease) -> list[bytes]:
         """Keys whose entries `restored` must be told; empty after a plain assignment."""
