@@ -34,8 +34,9 @@ check: lint quick ## ruff, mypy --strict, import-linter, quick tests; warnings a
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy --strict -p taskmill
-	$(BIN)/lint-imports --no-cache
+	@# From another folder: here, ./taskmill would hide the installed package with all its rooms.
+	cd $(VENV) && bin/mypy --strict --config-file ../pyproject.toml -p taskmill
+	cd $(VENV) && bin/lint-imports --no-cache --config ../pyproject.toml
 	@! grep -rnE '^\s*(from|import) (runtime|schemas|producer|consumer|scheduler|console)\b' --include='*.py' . \
 		--exclude-dir=.venv --exclude-dir=build || (echo 'a room is imported by its bare name'; false)
 
