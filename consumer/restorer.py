@@ -103,7 +103,10 @@ class Restorer:
             )
         self._hand_over(lease, table, committed or 0)
         self.restores.append(changed.seconds)
-        logger.info(
+        # Nothing to tell of a partition that had nothing to restore: there are dozens of them.
+        level = logging.INFO if changed.entries else logging.DEBUG
+        logger.log(
+            level,
             "restored %s [%d]: %d records in %.2f s, tasks from offset %s",
             self._topics.state,
             p,
@@ -143,5 +146,8 @@ class Restorer:
             }
             core.protocol.restored(lease, committed, entries)
             core.changed.notify_all()
+            ready = len(core.tables) == len(core.protocol.partitions)
         core.nudge()
         self.restored(lease)
+        if ready:
+            logger.info("ready: %d partitions of %s", len(core.tables), self._topics.tasks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from confluent_kafka import KafkaError
 
@@ -14,6 +14,15 @@ from taskmill.runtime.errors import ConfigError
 from taskmill.runtime.local_broker import discover
 
 logger = logging.getLogger("taskmill.kafka")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A failed connection, which librdkafka tells of several times a second, is OncePerMinute's."""
+    return not record.getMessage().startswith("FAIL ") or logger.isEnabledFor(logging.DEBUG)
+
+
+librdkafka_logger = logging.getLogger("taskmill.librdkafka")
+librdkafka_logger.addFilter(_is_news)
 
 #: Ours to set: correctness rests on them (the source of each is in ARCHITECTURE.md, "Clients").
 RESERVED = frozenset(
@@ -50,8 +59,8 @@ def client_config(
     config: dict[str, Any] = {
         "bootstrap.servers": bootstrap_servers(settings),
         "client.id": f"{settings.prefix}-{client_id}",
-        "error_cb": OncePerMinute(client_id, clock),
-        "logger": logging.getLogger("taskmill.librdkafka"),
+        "error_cb": OncePerMinute(client_id, clock, bootstrap_servers(settings)),
+        "logger": librdkafka_logger,
         # A broker that comes back is found within a second, not within ten.
         "reconnect.backoff.max.ms": 1000,
         # Latency: Nagle adds up to 40 ms to a small request.
@@ -62,26 +71,47 @@ def client_config(
     return config
 
 
-class OncePerMinute:
-    """An error callback that logs each kind of error at most once a minute."""
+class _Passing(logging.Filter):
+    """Drops what librdkafka warns of while a coordinator starts, and retries by itself."""
 
-    __slots__ = ("_clock", "_last", "_who")
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        return "oordinator load in progress" not in message and "ot coordinator" not in message
+
+
+logging.getLogger("taskmill.librdkafka").addFilter(_Passing())
+
+
+class OncePerMinute:
+    """An error callback that logs each kind of error at most once a minute.
+
+    That the brokers at `address` are away is said once a minute for all clients of this process.
+    """
+
+    __slots__ = ("_address", "_clock", "_last", "_who")
 
     PERIOD_S = 60.0
+    _away: ClassVar[dict[object, float]] = {}
 
-    def __init__(self, who: str, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(self, who: str, clock: Clock = SYSTEM_CLOCK, address: str = "") -> None:
         self._who = who
         self._clock = clock
-        self._last: dict[str, float] = {}
+        self._address = address
+        self._last: dict[object, float] = {}
 
     def __call__(self, error: KafkaError) -> None:
         # All brokers gone says one thing, whichever transport error each client saw first.
-        kind = "away" if error.code() in _AWAY else str(error.name())
+        if error.code() in _AWAY and self._address:
+            self._say(self._away, (self._address, self._clock), f"Kafka at {self._address}", error)
+        else:
+            self._say(self._last, error.code() in _AWAY or error.name(), self._who, error)
+
+    def _say(self, told: dict[object, float], kind: object, who: str, error: KafkaError) -> None:
         now = self._clock.monotonic()
-        last = self._last.get(kind)
+        last = told.get(kind)
         if last is None or now - last >= self.PERIOD_S:
-            self._last[kind] = now
-            logger.warning("%s: %s", self._who, error.str())
+            told[kind] = now
+            logger.warning("%s: %s", who, error.str())
 
 
 _AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE})

@@ -65,6 +65,8 @@ def _broker(settings: Settings) -> Iterator[None]:
         yield
         return
     broker = LocalBroker(settings.state_dir, say=note)
+    if not broker.status().running:
+        note("starting a local Apache Kafka, some seconds")
     started_now = broker.start().started_now
     try:
         yield

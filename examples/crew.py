@@ -1,0 +1,109 @@
+"""The demo's workers: `taskmill worker` processes, started, killed and drained by their pid."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from confluent_kafka.admin import AdminClient
+from plain_reader import Config
+
+from taskmill.runtime.clock import SYSTEM_CLOCK, Deadline
+from taskmill.runtime.errors import TaskmillError
+
+#: A worker imports, joins and restores in a second or two; a busy machine takes several times that.
+JOIN_S = 60.0
+#: Above the worker's own limit for its running handlers, 30 s.
+DRAIN_S = 40.0
+_LOOK_S = 0.1
+
+
+class Crew:
+    """The worker processes. `logs` is a folder for what they say, `env` their environment."""
+
+    def __init__(self, target: str, env: Mapping[str, str], logs: Path) -> None:
+        self._target = target
+        self._env = dict(env)
+        self._logs = logs
+        self._alive: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def pids(self) -> list[int]:
+        """Of those that run, the oldest first."""
+        return list(self._alive)
+
+    def start(self) -> int:
+        """Start one more; its pid."""
+        number = len(list(self._logs.glob("worker-*.log"))) + 1
+        with (self._logs / f"worker-{number}.log").open("wb") as log:
+            process = subprocess.Popen(
+                # -P: the folder that this is started from is not for imports.
+                [sys.executable, "-P", "-m", "taskmill", "worker", "-A", self._target],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._env,
+                # The terminal's Ctrl-C is for the demo, which ends its workers itself.
+                start_new_session=True,
+            )
+        self._alive[process.pid] = process
+        return process.pid
+
+    def wait_joined(self, config: Config, group: str) -> None:
+        """Until each of them is a member of `group` that has partitions."""
+        admin = AdminClient(dict(config))
+        deadline = Deadline(JOIN_S)
+        while True:
+            self.check()
+            (described,) = admin.describe_consumer_groups([group], request_timeout=10).values()
+            members = described.result().members if described.exception() is None else []
+            ready = [one for one in members if one.assignment and one.assignment.topic_partitions]
+            if len(ready) >= len(self._alive):
+                return
+            if deadline.over():
+                raise TaskmillError(f"the workers have not joined group {group} in {JOIN_S:g} s")
+            SYSTEM_CLOCK.sleep(_LOOK_S)
+
+    def check(self) -> None:
+        """Raises TaskmillError where one has ended by itself."""
+        for pid, process in self._alive.items():
+            if process.poll() is not None:
+                raise TaskmillError(f"worker {pid} has ended by itself (exit {process.returncode})")
+
+    def kill(self) -> int:
+        """SIGKILL the oldest: it gets no chance to finish anything. Its pid."""
+        pid = self.pids[0]
+        process = self._alive.pop(pid)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        return pid
+
+    def drain(self) -> None:
+        """SIGTERM: they finish what runs, commit it and end. Raises TaskmillError otherwise."""
+        for process in self._alive.values():
+            process.terminate()
+        for pid in self.pids:
+            try:
+                code = self._alive[pid].wait(DRAIN_S)
+            except subprocess.TimeoutExpired:
+                raise TaskmillError(f"worker {pid} has not drained in {DRAIN_S:g} s") from None
+            del self._alive[pid]
+            if code != 0:
+                raise TaskmillError(f"worker {pid} drained, and ended with {code}")
+
+    def abandon(self) -> None:
+        """End those that still run, at once."""
+        for process in self._alive.values():
+            process.kill()
+            process.wait()
+        self._alive.clear()
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """This process's environment, with the modules in `folder` importable."""
+    path = os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path}
