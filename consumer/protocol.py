@@ -255,9 +255,13 @@ class Protocol:
         return part.lease
 
     def fetching(self, lease: Lease) -> None:
-        """The consumer fetches `lease`'s partition from `next_offset` on, and is not paused."""
+        """The consumer fetches `lease`'s partition from `next_offset` on, and is not paused.
+
+        Nothing happens while it is restored: what that fetch brings is dropped, and the restore's
+        end asks for a fetch of its own.
+        """
         part = self._parts.get(lease.partition)
-        if part is not None and part.lease is lease:
+        if part is not None and part.lease is lease and part.phase is Phase.RUNNING:
             part.fetching, part.paused = True, False
 
     def phase(self, p: int) -> Phase | None:

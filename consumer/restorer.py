@@ -104,7 +104,7 @@ class Restorer:
         self._hand_over(lease, table, committed or 0)
         self.restores.append(changed.seconds)
         # Nothing to tell of a partition that had nothing to restore: there are dozens of them.
-        level = logging.INFO if changed.entries else logging.DEBUG
+        level = logging.INFO
         logger.log(
             level,
             "restored %s [%d]: %d records in %.2f s, tasks from offset %s",
