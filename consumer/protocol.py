@@ -29,48 +29,17 @@ Rules that do not show in the code:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 from typing import NamedTuple
 
+from taskmill.consumer.part import Counts, Limits, Part, Phase
 from taskmill.consumer.record import Failure, Lease, Outcome, Reason, Record
 from taskmill.consumer.table import Decision, Entry, decide
+from taskmill.consumer.transaction import Fence, Transaction, is_committed
 from taskmill.consumer.window import Window
 from taskmill.schemas.models import TaskError
 from taskmill.schemas.states import Status
 
-
-class Limits(NamedTuple):
-    """What is held in memory at the most. Reasons for the numbers: ARCHITECTURE.md, "Bounds"."""
-
-    #: Records delivered and not settled, over all partitions.
-    in_flight: int = 8_000
-    #: Their values' bytes.
-    in_flight_bytes: int = 64 * 1024 * 1024
-    #: Offsets between a partition's watermark and its newest record.
-    span: int = 50_000
-    #: Outcomes in one transaction: a bound on its size and time, far below its time-out.
-    per_transaction: int = 4_000
-
-
-class Fence(NamedTuple):
-    """Group metadata as the last rebalance callback saw it, with our assignment epoch."""
-
-    epoch: int
-    metadata: object
-
-
-class Transaction(NamedTuple):
-    """What one Kafka transaction writes: outcomes, and the offset of each partition they touch."""
-
-    number: int
-    fence: Fence
-    outcomes: dict[int, list[Outcome]]
-    offsets: dict[int, int]
-    leases: dict[int, Lease]
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.outcomes.values()))
+__all__ = ["Assignment", "Fence", "Limits", "Phase", "Protocol", "Transaction"]
 
 
 class Assignment(NamedTuple):
@@ -78,64 +47,6 @@ class Assignment(NamedTuple):
 
     restore: list[Lease]
     ended: list[Lease]
-
-
-class Phase(Enum):
-    RESTORING = "restoring"
-    RUNNING = "running"
-    SUSPENDED = "suspended"
-
-
-class Counts:
-    """What happened, counted; read by the metrics."""
-
-    __slots__ = ("dropped", "duplicates", "recovered", "refetched", "rerouted", "superseded")
-
-    def __init__(self) -> None:
-        self.duplicates = 0
-        #: Outcomes of a lost lease.
-        self.dropped = 0
-        #: Outcomes found committed after a commit whose answer was lost.
-        self.recovered = 0
-        #: Records delivered again to a kept partition.
-        self.refetched = 0
-        self.rerouted = 0
-        #: Outcomes not marked: a newer generation or seq of the ID came while they ran.
-        self.superseded = 0
-
-
-class _Part:
-    """One held partition index."""
-
-    __slots__ = (
-        "bytes",
-        "fetching",
-        "lease",
-        "live",
-        "overtaken",
-        "paused",
-        "phase",
-        "ready",
-        "unknown",
-        "window",
-    )
-
-    def __init__(self, lease: Lease) -> None:
-        self.lease = lease
-        self.phase = Phase.RESTORING
-        self.window = Window(0)
-        #: ID -> the newest record of that ID that runs or awaits its commit (the overlay).
-        self.live: dict[bytes, Record] = {}
-        #: Outcomes that await a transaction, in order of completion.
-        self.ready: list[Outcome] = []
-        #: Whether a newer record of an ID came while an older one was in flight.
-        self.overtaken = False
-        #: Whether the consumer fetches from `window.next_offset` on (rule 5).
-        self.fetching = False
-        self.paused = False
-        self.bytes = 0
-        #: Outcomes of the transaction whose answer was lost, until the restore.
-        self.unknown: list[Outcome] = []
 
 
 class Protocol:
@@ -151,7 +62,7 @@ class Protocol:
         self.limits = limits or Limits()
         self.counts = Counts()
         self._at_most_once = at_most_once
-        self._parts: dict[int, _Part] = {}
+        self._parts: dict[int, Part] = {}
         self._fence: Fence | None = None
         self._epoch = 0
         self._numbers = 0
@@ -182,7 +93,7 @@ class Protocol:
         for p in wanted:
             part = self._parts.get(p)
             if part is None:
-                part = self._parts[p] = _Part(Lease(p, self._epoch, self._queue))
+                part = self._parts[p] = Part(Lease(p, self._epoch, self._queue))
                 restore.append(part.lease)
             elif part.phase is Phase.SUSPENDED:
                 # The assignment itself says from where it is fetched.
@@ -233,7 +144,7 @@ class Protocol:
             part.window = Window(committed)
             return
         unknown, part.unknown = part.unknown, []
-        all_done = _is_committed(unknown, entries)
+        all_done = is_committed(unknown, entries)
         # Where no mark tells, the offset may: a transaction without marks moved it alone.
         done = [o for o in unknown if all_done or o.record.offset < committed]
         self.counts.recovered += len(done)
@@ -363,7 +274,7 @@ class Protocol:
         self._open = Transaction(number, self._fence, outcomes, offsets, leases)
         return self._open
 
-    def _newest(self, part: _Part, outcome: Outcome) -> Outcome:
+    def _newest(self, part: Part, outcome: Outcome) -> Outcome:
         """`outcome`, or one without a mark where a newer record of its ID is in flight (rule 6)."""
         record = outcome.record
         if outcome.status is None or part.live.get(record.mark_key) is record:
@@ -371,7 +282,7 @@ class Protocol:
         self.counts.superseded += 1
         return Outcome(record, None)
 
-    def _rotated(self) -> list[tuple[int, _Part]]:
+    def _rotated(self) -> list[tuple[int, Part]]:
         """All partitions, another one first each time, so that a full one starves none."""
         parts = list(self._parts.items())
         if parts:
@@ -401,7 +312,7 @@ class Protocol:
                 assert part.phase is Phase.SUSPENDED
         return leases
 
-    def _answered(self, transaction: Transaction) -> list[tuple[_Part, list[Outcome]]]:
+    def _answered(self, transaction: Transaction) -> list[tuple[Part, list[Outcome]]]:
         """Closes the open transaction; its partitions that are still under the same lease."""
         assert self._open is transaction, "an answer to another transaction than the open one"
         self._open = None
@@ -414,7 +325,7 @@ class Protocol:
                 self.counts.dropped += len(outcomes)
         return held
 
-    def _settle(self, part: _Part, outcomes: list[Outcome]) -> None:
+    def _settle(self, part: Part, outcomes: list[Outcome]) -> None:
         live = part.live
         part.window.settle([o.record.offset for o in outcomes])
         size = 0
@@ -429,7 +340,7 @@ class Protocol:
         self._bytes -= size
         self._in_flight -= len(outcomes)
 
-    def _put_back(self, part: _Part, outcomes: list[Outcome]) -> None:
+    def _put_back(self, part: Part, outcomes: list[Outcome]) -> None:
         part.window.put_back([o.record.offset for o in outcomes])
         part.ready[:0] = outcomes
 
@@ -481,22 +392,3 @@ _ABANDONED = "it was running when its worker ended, and it is declared at-most-o
 def _dead(record: Record, reason: Reason, message: str) -> Outcome:
     error = TaskError(reason.value, message, reason.value)
     return Outcome(record, Status.DEAD, failure=Failure(reason, error))
-
-
-def _is_committed(outcomes: list[Outcome], entries: Mapping[bytes, Entry]) -> bool:
-    """A transaction is all or nothing: one mark of it in the table tells for all of it.
-
-    Where it left no mark at all (only duplicates and re-routed records) it counts as not
-    committed: doing it again changes nothing, their IDs are deduplicated.
-    """
-    for outcome in outcomes:
-        if outcome.status is None:
-            continue
-        record = outcome.record
-        entry = entries.get(record.mark_key)
-        if entry is None:
-            return False
-        # Rule 6 excludes a greater one from before; equal and still `running` is from before.
-        ours, found = (record.generation, record.seq), (entry.generation, entry.seq)
-        return found == ours and entry.status is outcome.status
-    return False
