@@ -13,10 +13,11 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from taskmill.consumer.dlq import PARTITION, dead_letter
+from taskmill.consumer.dlq import dead_letter
 from taskmill.consumer.protocol import Transaction
 from taskmill.consumer.record import Outcome
 from taskmill.consumer.state import StateEncoder
+from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.kafka import client_config
@@ -208,8 +209,8 @@ class Committer:
             "partition": p,
             "key": source.key,
             "value": source.value,
-            "headers": [(n, v) for n, v in source.headers if n != PARTITION]
-            + [(PARTITION, header)],
+            "headers": [(n, v) for n, v in source.headers if n != PARTITION_HEADER]
+            + [(PARTITION_HEADER, header)],
         }
 
     def _abort(self, producer: Producer) -> None:

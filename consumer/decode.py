@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from confluent_kafka import Message
 
-from taskmill.consumer.dlq import GENERATION, PARTITION
+from taskmill.consumer.dlq import GENERATION
 from taskmill.consumer.record import Lease, Reason, Record, Source
 from taskmill.consumer.table import position_key
+from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.errors import DecodeError
 from taskmill.runtime.partition import partition_for
 from taskmill.schemas.codec import Codec
@@ -32,7 +33,7 @@ class Decoder:
         self._max_task_bytes = max_task_bytes
         # What our own producer writes, and nothing else; equal, it saves hashing the key.
         self._ours: list[_HeaderList] = [
-            [(PARTITION, f"{p}/{partitions}".encode())] for p in range(partitions)
+            [(PARTITION_HEADER, f"{p}/{partitions}".encode())] for p in range(partitions)
         ]
 
     def decode(self, message: Message, lease: Lease) -> Record:
@@ -66,7 +67,7 @@ class Decoder:
         """What headers say: whether p/n is this very place, and the generation if one is given."""
         ours, generation = False, None
         for header in headers:
-            if header[0] == PARTITION:
+            if header[0] == PARTITION_HEADER:
                 ours = header == self._ours[p][0]
             elif header[0] == GENERATION:
                 generation = _generation(header[1])

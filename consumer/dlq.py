@@ -14,7 +14,6 @@ from taskmill.runtime.partition import partition_for
 
 PREFIX = "taskmill-"
 GENERATION = "taskmill-generation"
-PARTITION = "taskmill-partition"
 
 _WRITTEN_ONCE = frozenset(
     f"{PREFIX}{name}"

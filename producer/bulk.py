@@ -92,7 +92,9 @@ class Bulk(Generic[T]):
                 failed[place] = refusals.of(error, call.id, topic, len(value))
                 if error.code() in STALE:
                     self.stale.add(call.queue)
-            elif place >= sent or unanswered:
+            elif place >= sent:
+                failed[place] = TaskmillError(f"task {call.id!r} was not sent after that")
+            elif unanswered:
                 failed[place] = refusals.unacknowledged(call.id)
         handles = self._handles(own_since(batch.earliest))
         accepted = {place: handle for place, handle in enumerate(handles) if place not in failed}

@@ -118,6 +118,8 @@ class StateReader:
             while self._serve(waiting):
                 # The topic was deleted, or looks so to a broker that has just started.
                 self._clock.sleep(RETRY_S)
+        except TaskmillError as error:
+            self._end(waiting, error)
         except Exception as error:
             logger.exception("the reader of task states failed")
             self._end(waiting, TaskmillError(f"the reader of task states failed: {error!r}"))
@@ -137,7 +139,8 @@ class StateReader:
             return True
         finally:
             waiting[:] = session.watches
-            self._session = None
+            if self._session is session:  # and not a new thread's
+                self._session = None
             session.close()
 
     def _take(self, session: Session) -> bool:

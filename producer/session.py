@@ -16,6 +16,7 @@ from taskmill.producer.tail import Place, Tail
 from taskmill.producer.watch import ResultWatch, StateWatch, Watch
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import ConfigError
 from taskmill.runtime.kafka import client_config
 from taskmill.runtime.partition import partition_for
 
@@ -33,7 +34,7 @@ class Session:
     """One life of the reader's thread, from the first watch to idleness. Owned by that thread."""
 
     def __init__(self, settings: Settings, clock: Clock) -> None:
-        """Raises KafkaException for settings that librdkafka refuses."""
+        """Raises ConfigError for settings that librdkafka refuses."""
         self._clock = clock
         #: What Kafka said last, while it does not answer.
         self.trouble = "no connection yet"
@@ -42,8 +43,10 @@ class Session:
         self._tail = Tail(self._tail_consumer)
         self._past = LookBack(self._past_consumer)
         self._counts: dict[str, int] = {}
-        #: Watches to be placed; and placed ones whose past is to be read, up to an offset.
+        #: Watches to be placed, now or at `_retry_at`; and placed ones whose past is to be read,
+        #: up to an offset.
         self._new: list[Watch] = []
+        self._deferred: list[Watch] = []
         self._unread: list[tuple[Watch, Place, int | None]] = []
         self._retry_at = 0.0
         self._placed: dict[Watch, Place] = {}
@@ -54,7 +57,7 @@ class Session:
     @property
     def is_idle(self) -> bool:
         """Nobody waits for anything."""
-        return not (self._new or self._placed or self._past.is_busy)
+        return not (self._new or self._deferred or self._placed or self._past.is_busy)
 
     def add(self, watch: Watch) -> None:
         """Take in a watch; it is placed at the next step."""
@@ -65,9 +68,10 @@ class Session:
 
         Raises KafkaException for what does not pass without a new session.
         """
-        if (self._new or self._unread) and self._clock.monotonic() >= self._retry_at:
-            self._take_in()
-        elif self.trouble and self._placed and self._clock.monotonic() >= self._retry_at:
+        is_retry = self._clock.monotonic() >= self._retry_at
+        if self._new or (is_retry and (self._deferred or self._unread)):
+            self._take_in(is_retry=is_retry)
+        elif is_retry and self.trouble and self._placed:
             self._probe()
         read = self._past.poll()
         if self._placed:
@@ -87,16 +91,23 @@ class Session:
     @property
     def watches(self) -> list[Watch]:
         """Those of everybody who waits."""
-        return [watch for watch in (*self._new, *self._placed) if not watch.future.done()]
+        return [
+            watch
+            for watch in (*self._new, *self._deferred, *self._placed)
+            if not watch.future.done()
+        ]
 
     def _noted(self, error: KafkaError) -> None:
         self.trouble = error.str()
 
     # ---- watches that are new ----------------------------------------------------------------
 
-    def _take_in(self) -> None:
+    def _take_in(self, *, is_retry: bool) -> None:
         """Place all new watches; every question to Kafka is asked once for all of them."""
-        new, self._new = [w for w in self._new if not w.future.done()], []
+        new, self._new = self._new, []
+        if is_retry:
+            new, self._deferred = new + self._deferred, []
+        new = [watch for watch in new if not watch.future.done()]
         try:
             places = {watch: self._place(watch) for watch in new}
             ends = self._ends(places)
@@ -106,7 +117,7 @@ class Session:
             self._look_back()
         except KafkaException as error:
             self.trouble = error.args[0].str()
-            self._later([watch for watch in new if watch not in self._placed])
+            self._defer([watch for watch in new if watch not in self._placed])
         else:
             self.trouble = ""
 
@@ -120,8 +131,8 @@ class Session:
             self.trouble = error.args[0].str()
             self._retry_at = self._clock.monotonic() + _RETRY_S
 
-    def _later(self, watches: list[Watch]) -> None:
-        self._new += watches
+    def _defer(self, watches: list[Watch]) -> None:
+        self._deferred += [watch for watch in watches if watch not in self._deferred]
         self._retry_at = self._clock.monotonic() + _RETRY_S
 
     def _place(self, watch: Watch) -> Place | None:
@@ -137,7 +148,7 @@ class Session:
         if count:
             return watch.topic, partition_for(watch.key, count)
         if watch.until_end:
-            self._later([watch])
+            self._defer([watch])
         else:
             watch.give_up()
         return None
@@ -260,4 +271,7 @@ def _consumer(
         noted(error)
         logged(error)
 
-    return Consumer({**config, "error_cb": error_cb})
+    try:
+        return Consumer({**config, "error_cb": error_cb})
+    except KafkaException as error:
+        raise ConfigError(f"Kafka settings: {error.args[0].str()}") from None

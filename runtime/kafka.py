@@ -72,11 +72,16 @@ def client_config(
 
 
 class _Passing(logging.Filter):
-    """Drops what librdkafka warns of while a coordinator starts, and retries by itself."""
+    """Drops what librdkafka retries by itself: each reconnect (its error callback tells of those,
+    once a minute), and a coordinator that is still starting."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return "oordinator load in progress" not in message and "ot coordinator" not in message
+        return not (
+            message.startswith(("FAIL ", "REQTMOUT "))
+            or "oordinator load in progress" in message
+            or "ot coordinator" in message
+        )
 
 
 logging.getLogger("taskmill.librdkafka").addFilter(_Passing())

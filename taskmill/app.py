@@ -153,9 +153,9 @@ class App:
         if name in self.tasks or declared:
             definition = self.tasks[name]
             payload = definition.dump_arguments((), dict(args))
-            options = Options.of(id, queue or definition.queue, headers)
+            options = Options.of(id, definition.queue if queue is None else queue, headers)
             return options.call(definition.name, payload, definition)
-        options = Options.of(id, queue or DEFAULT_QUEUE, headers)
+        options = Options.of(id, DEFAULT_QUEUE if queue is None else queue, headers)
         return options.call(name, dump_undeclared(name, args), None)
 
     def enqueue(

@@ -116,7 +116,6 @@ def report_outcome(handle: Handle[Any], timeout: float | None, *, as_json: bool)
 
 
 def _many(app: App, source: IO[bytes], defaults: Defaults, *, skip_bad: bool, as_json: bool) -> int:
-    file = rewindable(source)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -124,7 +123,8 @@ def _many(app: App, source: IO[bytes], defaults: Defaults, *, skip_bad: bool, as
         TimeRemainingColumn(),
     )
     console = progress_console()
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    bar = Progress(*columns, console=console, disable=not console.is_terminal)
+    with rewindable(source) as file, bar as progress:
         checking = progress.add_task("checking", total=None)
         good, bad = check_lines(app, file, defaults, lambda: progress.advance(checking))
         if bad and not skip_bad:

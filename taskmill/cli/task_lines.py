@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
 from taskmill.app import App
@@ -71,11 +73,12 @@ def parse_line(app: App, text: bytes, defaults: Defaults) -> TaskCall[Any]:
             raise InvalidArguments(f"field {key!r} is no string")
     if not isinstance(fields.get("args"), dict):
         raise InvalidArguments("field 'args' is missing or no object")
-    name = fields.get("name") or defaults.name
-    if not name:
+    given = {key: value for key, value in fields.items() if value is not None}
+    name = given.get("name", defaults.name)
+    if name is None:
         raise InvalidArguments("field 'name' is missing, and no NAME was given")
-    queue = fields.get("queue") or defaults.queue
-    return make_call(app, name, fields["args"], fields.get("id"), queue, defaults.declared)
+    queue = given.get("queue", defaults.queue)
+    return make_call(app, name, given["args"], given.get("id"), queue, defaults.declared)
 
 
 def check_lines(
@@ -110,11 +113,12 @@ def _lines(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
             yield number, text
 
 
-def rewindable(file: IO[bytes]) -> IO[bytes]:
+@contextmanager
+def rewindable(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """`file`, or a copy of it on disk where it can be read only once."""
     if file.seekable():
-        return file
-    copy = tempfile.TemporaryFile()  # noqa: SIM115  (lives as long as the command)
-    while chunk := file.read(1024 * 1024):
-        copy.write(chunk)
-    return copy
+        yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        yield copy
