@@ -1,0 +1,1 @@
+"""The window: status store, HTTP API, dashboard. Nothing is in it yet."""

@@ -1,0 +1,1 @@
+"""The calendar: retry tiers, delayed tasks, cron. Nothing is in it yet."""
