@@ -10,7 +10,7 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskmill.runtime import store_lmdb
@@ -135,9 +135,7 @@ BATCHES = st.lists(
 )
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, deadline=None)
 @given(batches=BATCHES, start=KEYS)
 def test_both_stores_hold_what_a_dict_would(
     tmp_path_factory: pytest.TempPathFactory,
@@ -243,6 +241,15 @@ def test_one_process_at_a_time_and_a_dead_one_does_not_count(tmp_path: Path) -> 
         with pytest.raises(ConfigError, match="in use by another process"):
             lmdb_store(tmp_path)
         child.kill()
+    lmdb_store(tmp_path).close(clean=True)
+
+
+def test_the_same_process_does_not_open_a_store_twice(tmp_path: Path) -> None:
+    store = lmdb_store(tmp_path)
+    with pytest.raises(ConfigError, match="in use by this process"):
+        lmdb_store(tmp_path / ".." / tmp_path.name)
+    store.apply([(b"a", b"1")], 1)
+    store.close(clean=True)
     lmdb_store(tmp_path).close(clean=True)
 
 

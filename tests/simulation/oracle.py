@@ -1,0 +1,207 @@
+"""What must hold: checked whenever a transaction is decided, a handler starts, a table changes.
+
+1. One committed outcome an (ID, generation, seq), one terminal one an (ID, generation), one dead
+   letter an outcome; each accepted ID ends in a terminal outcome of its greatest generation.
+2. Committed offsets never regress and never pass a record without a committed outcome, and never
+   the last stable offset.
+3. What one transaction of the protocol writes is in one transaction of Kafka, all of it.
+4. The local table holds committed marks only; once restored it is the fold of all of them.
+5. A handler never starts again while its first run may still count, nor after its outcome.
+6. What is in flight stays within the limits, and comes to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from simulation.broker import Transaction
+from simulation.message import TOPIC, Message
+from taskmill.consumer.record import Lease, Record
+from taskmill.consumer.table import Decision, Entry, decide, fold, position_key
+from taskmill.schemas.states import TERMINAL, Status
+
+if TYPE_CHECKING:
+    from simulation.worker import Worker
+    from simulation.world import World
+
+
+class Violation(AssertionError):
+    """A promise broken."""
+
+
+Place = tuple[bytes, int, int]
+
+
+class Oracle:
+    """Knows everything that was decided, in the order of decision."""
+
+    def __init__(self, world: World, partitions: int) -> None:
+        self._world = world
+        self.folded: list[dict[bytes, Entry]] = [{} for _ in range(partitions)]
+        self.outcomes: dict[Place, Status] = {}
+        self._ended: set[tuple[bytes, int]] = set()
+        self._letters: set[Place] = set()
+        #: Serials of misrouted messages that lie on their home partition for good.
+        self._rerouted: set[int] = set()
+        self.offsets = [0] * partitions
+        #: The greatest generation accepted of each ID.
+        self.accepted: dict[bytes, int] = {}
+        self._runs: dict[Place, tuple[Worker, Lease]] = {}
+
+    def accept(self, message: Message) -> None:
+        """A client was told that `message` is stored."""
+        if not message.is_garbage:
+            known = self.accepted.get(message.key, 0)
+            self.accepted[message.key] = max(known, message.generation)
+
+    # ---- transactions ---------------------------------------------------------------------------
+
+    def committing(self, transaction: Transaction) -> None:
+        """`transaction` is about to be committed."""
+        self._is_whole(transaction)
+        world = self._world
+        for log, _, key, value in transaction.records:
+            if log in world.state_logs:
+                self._mark(world.state_logs[log], key, value)
+            elif log is world.dlq:
+                place = (key, *value)
+                if place in self._letters:
+                    raise Violation(f"a second dead letter of {place}")
+                self._letters.add(place)
+            elif isinstance(value, Message):
+                self._rerouted.add(value.serial)
+        for p, offset in transaction.offsets.items():
+            self._moves(p, offset, transaction)
+
+    def _is_whole(self, transaction: Transaction) -> None:
+        if len(transaction.parts) != 1:
+            raise Violation(f"one Kafka transaction holds {len(transaction.parts)} of ours")
+        (part,) = transaction.parts
+        if transaction.offsets != part.work.offsets:
+            raise Violation(f"offsets {transaction.offsets} instead of {part.work.offsets}")
+        if len(transaction.records) != part.records:
+            raise Violation(f"{len(transaction.records)} of {part.records} records are committed")
+
+    def _mark(self, p: int, key: bytes, entry: Entry) -> None:
+        place = (key, entry.generation, entry.seq)
+        if place in self.outcomes:
+            raise Violation(f"a second outcome of {place}: {self.outcomes[place]}, {entry.status}")
+        if (key, entry.generation) in self._ended:
+            raise Violation(f"{place} ends after its generation has ended")
+        known = self.folded[p].get(key)
+        if known is not None and known[:2] > entry[:2]:
+            raise Violation(f"{place} is marked behind {known}: compaction leaves only that")
+        self.outcomes[place] = entry.status
+        if entry.status in TERMINAL:
+            self._ended.add((key, entry.generation))
+        self.folded[p][key] = fold(known, entry)
+
+    def _moves(self, p: int, offset: int, transaction: Transaction) -> None:
+        before, log = self.offsets[p], self._world.tasks[p]
+        if offset < before:
+            raise Violation(f"the offset of {p} goes back from {before} to {offset}")
+        if offset > log.stable_end:
+            raise Violation(f"the offset {offset} of {p} is beyond the last stable one")
+        for position in range(before, offset):
+            item = log.items[position]
+            if item is None or (item.transaction is not None and not item.transaction.decision):
+                continue
+            if not self._is_done(item.value, p, position):
+                raise Violation(f"the offset {offset} of {p} passes {item.value!r} at {position}")
+        self.offsets[p] = offset
+
+    def _is_done(self, message: Message, p: int, position: int) -> bool:
+        if message.home != p:
+            return message.serial in self._rerouted
+        if message.is_garbage:
+            place = (position_key(TOPIC, p, position), 0, 0)
+            return place in self.outcomes and place in self._letters
+        entry = self.folded[p].get(message.key)
+        if decide(entry, message.generation, message.seq) is Decision.DUPLICATE:
+            return True
+        # Superseded: a newer one behind it speaks for the ID, and holds the offset in its turn.
+        behind = islice(self._world.tasks[p].items, position + 1, None)
+        return any(
+            item is not None
+            and item.key == message.key
+            and item.value.generation > message.generation
+            and not item.value.is_garbage
+            for item in behind
+        )
+
+    # ---- workers --------------------------------------------------------------------------------
+
+    def is_stale(self, lease: Lease, tenure: int) -> bool:
+        """Whether the partition has had another owner since, whatever the holder believes."""
+        return not lease.held or self._world.group.tenure[lease.partition] != tenure
+
+    def starts(self, worker: Worker, record: Record) -> None:
+        """A handler starts for `record`."""
+        place = (record.mark_key, record.generation, record.seq)
+        lease = record.lease
+        if self.is_stale(lease, worker.tenures[lease]):
+            return  # it does not know yet; its fence will tell it
+        earlier = self._runs.get(place)
+        self._runs[place] = (worker, lease)
+        if earlier is not None:
+            other, other_lease = earlier
+            if other.alive and not self.is_stale(other_lease, other.tenures[other_lease]):
+                raise Violation(f"{place} starts while its run under {other_lease} may yet count")
+        entry = self.folded[lease.partition].get(record.mark_key)
+        if decide(entry, record.generation, record.seq) is not Decision.RUN:
+            raise Violation(f"{place} starts again; its outcome is committed: {entry}")
+
+    def opened(self, worker: Worker) -> None:
+        """A producer was made: a transaction of its slot's predecessor must not be open."""
+        for transaction in self._world.coordinator.current.values():
+            for part in transaction.parts:
+                if part.slot == worker.slot and transaction.decision is None:
+                    raise Violation(f"{worker} leaves {transaction.producer}'s transaction open")
+
+    def applied(self, p: int, marks: Iterable[tuple[bytes, Entry]]) -> None:
+        """Marks entered a local table."""
+        for key, entry in marks:
+            if self.outcomes.get((key, entry.generation, entry.seq)) is not entry.status:
+                raise Violation(f"a mark in the table of {p} is not committed: {key!r} {entry}")
+
+    def restored(self, worker: Worker, lease: Lease, table: dict[bytes, Entry]) -> None:
+        """A restore ended; `table` is what records of the lease's partition are judged by."""
+        folded = self.folded[lease.partition]
+        if not self.is_stale(lease, worker.tenures[lease]) and table != folded:
+            differ = {
+                k: (table.get(k), folded.get(k))
+                for k in table.keys() | folded.keys()
+                if table.get(k) != folded.get(k)
+            }
+            raise Violation(f"the restored table of {lease} is not what is committed: {differ}")
+
+    def bounded(self, worker: Worker) -> None:
+        """After each poll."""
+        held, limits = worker.protocol.in_flight, worker.protocol.limits
+        if not 0 <= held < limits.in_flight + worker.BATCH:
+            raise Violation(f"{held} records in flight")
+
+    # ---- the end --------------------------------------------------------------------------------
+
+    def finished(self) -> None:
+        """Nothing is left to do."""
+        for key, generation in self.accepted.items():
+            p = self._world.home(int(key))
+            entry = self.folded[p].get(key)
+            if entry is None or entry.generation != generation or entry.status not in TERMINAL:
+                raise Violation(f"{key!r}, accepted in generation {generation}, ends as {entry}")
+        dead = {place for place, status in self.outcomes.items() if status is Status.DEAD}
+        if dead != self._letters:
+            raise Violation(f"dead, and dead letters, differ in {dead ^ self._letters}")
+        for worker in self._world.workers:
+            protocol = worker.protocol
+            parts = protocol._parts.values()
+            if (
+                protocol.open is not None
+                or protocol.in_flight
+                or protocol._bytes
+                or any(part.window or part.live or part.ready or part.bytes for part in parts)
+            ):
+                raise Violation(f"{worker} is done, and still holds something")
