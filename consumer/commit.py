@@ -113,6 +113,10 @@ class Committer:
                 # (p50 106 ms, with 2 ms: 9 ms).
                 retry_backoff_ms=2,
                 retry_backoff_max_ms=10,
+                # After an outage of all brokers, librdkafka 2.16 otherwise drops those it knows, the
+                # group's coordinator among them, and send_offsets then waits for it for ever, its
+                # time-out ignored (librdkafka #5511, #5456). With this: back after 1.5 s.
+                metadata_recovery_strategy="none",
                 compression_type="lz4",
                 # Dead letters carry the largest task, and headers.
                 message_max_bytes=self._settings.max_task_bytes + 1024 * 1024,

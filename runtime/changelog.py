@@ -30,7 +30,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import StoreDamaged, Unreachable
-from taskmill.runtime.kafka import OncePerMinute, client_config
+from taskmill.runtime.kafka import OncePerMinute, bootstrap_servers, client_config
 from taskmill.runtime.store import Put, Store
 
 logger = logging.getLogger("taskmill.changelog")
@@ -77,7 +77,7 @@ class Changelog:
     def __init__(self, settings: Settings, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._settings = settings
-        self._say = OncePerMinute("changelog", clock)
+        self._say = OncePerMinute("changelog", clock, bootstrap_servers(settings))
         self._admin = self._new_admin()
         self._consumer = Consumer(
             client_config(
@@ -206,7 +206,7 @@ class Changelog:
             if stuck is not None and now >= stuck:
                 logger.info("%s waits at %d of %d, for an open transaction", name, reached, end)
                 stuck = float("inf")
-            if now - told >= _PROGRESS_S:
+            if stuck is None and now - told >= _PROGRESS_S:
                 told = now
                 rate = records / (now - began)
                 logger.info("restoring %s: at %d of %d, %.0f/s", name, reached, end, rate)
@@ -242,7 +242,7 @@ class Changelog:
             try:
                 return to_puts(changes)
             except Unreachable as error:
-                self._say(KafkaError(KafkaError._TRANSPORT, str(error)))
+                self._say(KafkaError(KafkaError._RETRY, str(error)))
             self._pause(_RETRY_S, stop)
 
     def _answer(

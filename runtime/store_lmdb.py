@@ -72,17 +72,25 @@ def _original(short: bytes, raw: bytes) -> tuple[bytes, bytes]:
     return raw[begin:end], raw[end:-_CRC_BYTES]
 
 
+#: Folders that this process has claimed: a record lock does not exclude its own process.
+_claimed: set[Path] = set()
+
+
 class Claim:
     """The exclusive right to a store's folder, which is made when missing.
 
     A POSIX record lock: the kernel drops it with the process, and a forked child does not inherit
-    it. Raises ConfigError where the folder cannot be used or another process holds it.
+    it. Raises ConfigError where the folder cannot be used, or is in use.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._place = path.resolve()
+            # Before the lock file is opened: closing it again would drop the lock that we have.
+            if self._place in _claimed:
+                raise ConfigError(f"local store {path} is in use by this process already")
             self._fd = os.open(path / "owner.lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise ConfigError(f"local store {path}: {error.strerror}") from None
@@ -93,12 +101,14 @@ class Claim:
             raise ConfigError(
                 f"local store {path} is in use by another process; each needs its own"
             ) from None
+        _claimed.add(self._place)
 
     def release(self) -> None:
         """Idempotent."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            _claimed.discard(self._place)
 
 
 class Identity(NamedTuple):
@@ -187,7 +197,8 @@ class LmdbStore:
         left = {"format": FORMAT, "topic": topic_id, "partition": partition, "boot": boot_id}
         value = json.dumps({**left, "clean": clean}).encode()
         # All data is on disk before the word "clean" is, and "unclean" before the data after it.
-        self._env.sync(True)
+        if clean:
+            self._env.sync(True)
         with self._env.begin(write=True) as txn:
             txn.put(_IDENTITY, _sealed(_IDENTITY, value))
         self._env.sync(True)

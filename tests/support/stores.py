@@ -82,10 +82,10 @@ def corrupted(data: bytes, rng: random.Random) -> tuple[str, bytes]:
     return f"{kind} at {at}", bytes(out)
 
 
-def ended(path: Path, model: Path) -> int:
-    """How a child ended that used the store in `path` hard: 0 all right, negative a signal."""
-    command = [sys.executable, __file__, str(path), str(model)]
-    return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=20, check=False).returncode
+def ended(model: Path, folders: list[Path]) -> int:
+    """How a child ended that used those stores hard, in order: 0 all right, negative a signal."""
+    command = [sys.executable, __file__, str(model), *map(str, folders)]
+    return subprocess.run(command, stderr=subprocess.DEVNULL, timeout=60, check=False).returncode
 
 
 def use_hard(path: Path, model: Model) -> bool:
@@ -110,5 +110,5 @@ def use_hard(path: Path, model: Model) -> bool:
 
 
 if __name__ == "__main__":
-    folder, pickled = map(Path, sys.argv[1:])
-    sys.exit(0 if use_hard(folder, pickle.loads(pickled.read_bytes())) else 2)
+    contents = pickle.loads(Path(sys.argv[1]).read_bytes())
+    sys.exit(0 if all(use_hard(Path(folder), contents) for folder in sys.argv[2:]) else 2)
