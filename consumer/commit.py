@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from taskmill.consumer.dlq import dead_letter
+from taskmill.consumer.hand import Hand, NoAnswer
 from taskmill.consumer.protocol import Transaction
 from taskmill.consumer.record import Outcome
 from taskmill.consumer.state import StateEncoder
@@ -31,6 +32,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 #: One call may take this long before the transaction is given up: the broker's own limit, and the
 #: time it needs to notice.
 CALL_TIMEOUT_S = 12.0
+#: A whole transaction, its abort included, has given its answer by then, or hangs for ever.
+PATIENCE_S = 40.0
 
 
 class Answer(Enum):
@@ -52,7 +55,7 @@ class Partitions:
 
 
 class Committer:
-    """Runs transactions under one transactional.id. Not thread-safe: one owner thread."""
+    """Runs transactions under one transactional.id. One owner thread, and its hand."""
 
     def __init__(
         self,
@@ -70,6 +73,7 @@ class Committer:
         self._encoder = encoder
         self._clock = clock
         self._producer: Producer | None = None
+        self._hand: Hand[tuple[Answer, dict[int, int]]] | None = None
         #: What the DLQ takes beside our headers, whatever the batch compresses to.
         self._max_letter = max_task_record_bytes(settings)
         self.failures = 0
@@ -113,7 +117,7 @@ class Committer:
                 # (p50 106 ms, with 2 ms: 9 ms).
                 retry_backoff_ms=2,
                 retry_backoff_max_ms=10,
-                # After an outage of all brokers, librdkafka 2.16 otherwise drops those it knows, the
+                # After an outage of all brokers librdkafka 2.16 otherwise drops those it knows, the
                 # group's coordinator among them, and send_offsets then waits for it for ever, its
                 # time-out ignored (librdkafka #5511, #5456). With this: back after 1.5 s.
                 metadata_recovery_strategy="none",
@@ -133,6 +137,20 @@ class Committer:
         changelog offset of each state partition that it marked (a checkpoint for the store)."""
         producer = self._producer
         assert producer is not None, "open() comes first"
+        if self._hand is None:
+            self._hand = Hand(f"taskmill-transactions-{self._transactional_id}")
+        try:
+            return self._hand.call(lambda: self._transact(producer, transaction), PATIENCE_S)
+        except NoAnswer:
+            # It may yet commit, until a successor's init_transactions fences it: unknown.
+            self.failures += 1
+            logger.error("a transaction gave no answer in %g s: its producer is left", PATIENCE_S)
+            self._producer = self._hand = None
+            return Answer.UNKNOWN, {}
+
+    def _transact(
+        self, producer: Producer, transaction: Transaction
+    ) -> tuple[Answer, dict[int, int]]:
         reached: dict[int, int] = {}
         deadline = Deadline(CALL_TIMEOUT_S, self._clock)
         try:
@@ -159,7 +177,7 @@ class Committer:
                 self._abort(producer)
                 return Answer.ABORTED, {}
             logger.warning("commit with unknown outcome: %s", kafka_error.str())
-            self.destroy()
+            self._drop(producer)
             return Answer.UNKNOWN, {}
         return Answer.COMMITTED, reached
 
@@ -224,16 +242,21 @@ class Committer:
             producer.abort_transaction(CALL_TIMEOUT_S)
         except KafkaException as error:
             logger.warning("abort failed, the producer is replaced: %s", _text(error))
-            self.destroy()
+            self._drop(producer)
 
-    def destroy(self) -> None:
-        """Drop the producer without waiting for what it still holds."""
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            producer.purge(in_queue=True, in_flight=True, blocking=False)
+    def _drop(self, producer: Producer) -> None:
+        """Drop `producer` without waiting for what it still holds."""
+        if self._producer is producer:  # a call that was left behind may come back late
+            self._producer = None
+        producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def close(self) -> None:
-        self.destroy()
+        """Drop the producer; what it has not committed is not."""
+        if self._producer is not None:
+            self._drop(self._producer)
+        if self._hand is not None:
+            self._hand.end()
+            self._hand = None
 
 
 class _Reached:
