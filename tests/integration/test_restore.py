@@ -492,7 +492,7 @@ def test_a_restore_goes_on_when_the_broker_is_back(
 ) -> None:
     broker = private_broker()
     own = settings.model_copy(update={"bootstrap_servers": broker.bootstrap})
-    topic = Topic(own, timeout_ms=3000)
+    topic = Topic(own, timeout_ms=120_000)
     topic.commit("a", "b")
     topic.begin("open when the broker was killed")
     changelog = Changelog(own)
@@ -505,6 +505,7 @@ def test_a_restore_goes_on_when_the_broker_is_back(
     assert away.happened.wait(60)
     assert not done.done()
     broker.restart()
+    topic.writer.abort_transaction(60)
     assert done.result(60).entries == 2
     # The leader's epoch is another one since, which a client that knows the old one must notice.
     result = changelog.restore(topic.name, 0, store, as_they_are, stop=never)

@@ -45,6 +45,11 @@ class Bug:
     def metadata(self, worker: Worker, work: Work) -> Any:
         return work.fence.metadata
 
+    def is_held(self, work: Work) -> bool:
+        """Asked once the offsets are accepted: KIP-848 accepts a lost partition's too, as long as
+        the member epoch has not moved (more is to be revoked)."""
+        return all(lease.held for lease in work.leases.values())
+
     def transactional_id(self, worker: Worker) -> str:
         return f"slot-{worker.slot}"
 
@@ -89,6 +94,15 @@ class FreshMetadata(Bug):
 
     def metadata(self, worker: Worker, work: Work) -> Any:
         return worker.world.group.fresh(worker.client)
+
+
+class LostLeaseCommitted(Bug):
+    """A transaction goes on though one of its leases has ended since it began."""
+
+    head = (0, None, 1, 2)
+
+    def is_held(self, work: Work) -> bool:
+        return True
 
 
 class RestoreToStableEnd(Bug):
@@ -295,6 +309,7 @@ PLANTED: dict[str, type[Bug]] = {
         MarkBeforeCommit,
         OffsetsWithoutMarks,
         FreshMetadata,
+        LostLeaseCommitted,
         RestoreToStableEnd,
         EndBeforeOffset,
         ProducerReused,

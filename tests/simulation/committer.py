@@ -60,6 +60,8 @@ class Committer:
             yield from self._offsets(work, part)
             if fault == 2:
                 return self._abort()  # a lost answer to send_offsets
+            if not self._world.bug.is_held(work):
+                return self._abort()
             yield
             yield from self._worker.stand(5)
             yield from self._produce(sends[len(sends) - late :], part, reached)

@@ -196,6 +196,8 @@ class ConsumerGroup(Group):
             for p in partitions:
                 if p in member.owned:
                     self._release(member, p)
+            # The heartbeat that tells of it raises the epoch too, unless more must be revoked.
+            self.heartbeat(client)
 
     def rebalance(self) -> None:
         self.epoch += 1
