@@ -87,22 +87,22 @@ class OffsetsWithoutMarks(Bug):
         return [send for send in sends if send[3] is None]
 
 
-class FreshMetadata(Bug):
-    """Group metadata is asked for at commit time."""
+class LostLeaseCommitted(Bug):
+    """A transaction goes on though one of its leases has ended since it began."""
+
+    head = (0, 1, 1, 2)
+
+    def is_held(self, work: Work) -> bool:
+        return True
+
+
+class FreshMetadata(LostLeaseCommitted):
+    """Group metadata is asked for at commit time; nor is there a second look at the leases."""
 
     head = (None, None, 1, 2)
 
     def metadata(self, worker: Worker, work: Work) -> Any:
         return worker.world.group.fresh(worker.client)
-
-
-class LostLeaseCommitted(Bug):
-    """A transaction goes on though one of its leases has ended since it began."""
-
-    head = (0, None, 1, 2)
-
-    def is_held(self, work: Work) -> bool:
-        return True
 
 
 class RestoreToStableEnd(Bug):

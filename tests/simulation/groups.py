@@ -15,7 +15,7 @@ from simulation.client import Client, Event
 
 
 class Group:
-    """What both styles share. `rotation` moves the assignment, as joins elsewhere would."""
+    """What both styles share. `rotation` moves the assignment, a partition or all of them."""
 
     incremental: bool
 
@@ -32,7 +32,7 @@ class Group:
             self.tenure[p] += 1
 
     def _targets(self, members: list[int]) -> dict[int, int]:
-        return {p: members[(p + self.rotation) % len(members)] for p in self.partitions}
+        return {p: members[(p + (self.rotation >> p)) % len(members)] for p in self.partitions}
 
 
 class ClassicGroup(Group):

@@ -28,6 +28,7 @@ _WEIGHTS = {
     "freeze": 5,
     "expire": 5,
     "take_over": 5,
+    "hand_over": 3,
     "rebalance": 6,
     "heartbeat": 2,
     "time_out": 3,
@@ -51,9 +52,21 @@ def _table(**changed: int) -> list[str]:
 PROFILES = [
     _table(),
     # Nothing dies; answers are lost.
-    _table(fail=50, crash=0, restart=0, freeze=0, expire=0, take_over=0, drain=0, arrive=8),
+    _table(
+        fail=50, crash=0, restart=0, freeze=0, expire=0, take_over=0, hand_over=0, drain=0, arrive=8
+    ),
     # Ownership moves, under threads that are somewhere in between.
-    _table(turn=60, rebalance=16, take_over=20, freeze=6, fail=30, crash=0, leave=0, drain=0),
+    _table(
+        turn=60,
+        rebalance=12,
+        take_over=20,
+        hand_over=8,
+        freeze=6,
+        fail=30,
+        crash=0,
+        leave=0,
+        drain=0,
+    ),
     # Processes die, and markers are late.
     _table(turn=40, crash=14, restart=24, mark=12, fail=24, compact=8, freeze=0),
 ]

@@ -184,23 +184,43 @@ class World:
     def take_over(self, worker: Worker, x: int, y: int) -> None:
         """A worker's session ends, most often within a transaction; the others go on, and then
         its poll thread hears of it before its commit thread moves again."""
-        if not worker.alive or worker.frozen or worker.client.member is None:
-            return
-        self.complete(worker, x, y % 200)
-        for _ in range(x % 4):
-            worker.step(1)
-        self.group.expire(worker.client.member)
+        if worker.alive and not worker.frozen and worker.client.member is not None:
+            self.complete(worker, x, y % 200)
+            for _ in range(x % 4):
+                worker.step(1)
+            self.group.expire(worker.client.member)
+            self._others_run(worker, x)
+            for _ in range(y % 16):
+                worker.step(0)
+
+    def hand_over(self, worker: Worker, x: int, y: int) -> None:
+        """A worker gives up waiting for a transaction that has just begun, and lets partitions go;
+        by then more are to go. The other workers run before it hears of those."""
+        if worker.alive and not worker.frozen:
+            self.complete(worker, x, y % 200)
+            for _ in range(6):
+                if worker.protocol.open is None:
+                    worker.step(1)
+            self.rebalance(worker, x, y)
+            for _ in range(4):
+                worker.step(0)
+            self.rebalance(worker, x // 8, y)
+            worker.faults.setdefault("patience", []).append(1)
+            worker.step(0)
+            self._others_run(worker, x)
+            for _ in range(y % 8):
+                worker.step(1)
+
+    def _others_run(self, worker: Worker, x: int) -> None:
         for other in self.workers:
             if other is not worker:
                 for _ in range(2 << x // 4 % 5):
                     for thread in (0, 1, 2) if other.running else (0, 2):
                         other.step(thread)
-        for _ in range(y % 16):
-            worker.step(0)
 
     def rebalance(self, worker: Worker, x: int, y: int) -> None:
         """Partitions move, as when a member joins or leaves."""
-        self.group.rotation += x % 3
+        self.group.rotation += x % 8
         self.group.rebalance()
 
     def heartbeat(self, worker: Worker, x: int, y: int) -> None:

@@ -261,6 +261,10 @@ def check_letters(dead: Iterable[Mapping[str, Any]], letters: Iterable[Seen]) ->
     assert of_states == of_letters, (of_states - of_letters, of_letters - of_states)
 
 
+def _missing(keys: set[bytes]) -> str:
+    return f"outcomes of {len(keys)} tasks, such as {sorted(keys)[:5]}"
+
+
 class OffsetWatch:
     """Asks for the group's stable offsets again and again, in a thread: they never go back."""
 

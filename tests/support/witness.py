@@ -120,7 +120,3 @@ class Witness:
 
 
 _AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})
-
-
-def _missing(keys: set[bytes]) -> str:
-    return f"outcomes of {len(keys)} tasks, such as {sorted(keys)[:5]}"
