@@ -108,7 +108,8 @@ class Core:
         for lease in leases:
             table = self.tables.pop(lease.partition, None)
             if table is not None:
-                table.close()
+                # A clean close waits for the disk, under the lock: for the end of the process only.
+                table.close(clean=self.stopping.is_set())
 
     def is_settled(self) -> bool:
         """Whether every outcome that has arrived is committed. The caller holds the lock."""

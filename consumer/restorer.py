@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,6 +14,7 @@ from taskmill.consumer.record import Lease
 from taskmill.consumer.table import Table
 from taskmill.runtime.changelog import Changelog, Stopped
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import StoreDamaged
 from taskmill.runtime.store_open import open_store
 from taskmill.runtime.topics import Topics
 from taskmill.schemas.codec import Codec
@@ -23,6 +25,10 @@ logger = logging.getLogger("taskmill.worker")
 #: Half of Kafka's default delete.retention.ms, with which `state` is made: tombstones younger than
 #: that are still there, so an older checkpoint may have missed some.
 MAX_AGE_MS = 12 * 3_600_000
+
+
+#: A store that failed (a full disk?) is tried again after this long.
+AGAIN_S = 1.0
 
 
 class Restorer:
@@ -91,6 +97,9 @@ class Restorer:
             if table is not None:
                 table.close()
             return
+        except StoreDamaged as error:
+            self._start_over(lease, table, error)
+            return
         committed = found[p]
         if committed is None and changed.end_offset > 0:
             logger.warning(
@@ -114,6 +123,18 @@ class Restorer:
             changed.seconds,
             committed,
         )
+
+    def _start_over(self, lease: Lease, table: Table | None, error: StoreDamaged) -> None:
+        """The store failed under our hands: wipe it and restore anew, after a moment."""
+        logger.error("%s; it is wiped and restored anew", error)
+        try:
+            if table is not None:
+                table.close(clean=False)
+        except StoreDamaged:
+            logger.debug("nor could it be closed")
+        shutil.rmtree(self._folder / str(lease.partition), ignore_errors=True)
+        self._core.stopping.wait(AGAIN_S)
+        self._queue.put([lease])
 
     def _open(self, changelog: Changelog, p: int, stop: Callable[[], bool]) -> Table:
         """The local store of `p`, checked, wiped where it cannot be trusted."""

@@ -21,6 +21,13 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the root of the clone, a child's `import taskmill` would find the folder of that name
+    before the installed package."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture(scope="session")
 def broker() -> Iterator[str]:
     """The bootstrap address of the one broker that all tests of the run share."""

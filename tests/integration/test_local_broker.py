@@ -83,7 +83,7 @@ def test_two_ups_start_one_broker_and_its_data_outlive_down_and_up(
     (pid,) = told["pids"]
     broker_settings = configs_of_broker(address)
     for name, value in {
-        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "1000",
+        "transaction.abort.timed.out.transaction.cleanup.interval.ms": "5000",
         "group.consumer.session.timeout.ms": "6000",
         "group.consumer.heartbeat.interval.ms": "1000",
         "auto.create.topics.enable": "false",

@@ -15,7 +15,7 @@ from simulation.client import Client, Event
 
 
 class Group:
-    """What both styles share. `rotation` moves the assignment, a partition or all of them."""
+    """What both styles share. Bit p of `rotation` moves partition p."""
 
     incremental: bool
 

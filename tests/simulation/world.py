@@ -201,10 +201,10 @@ class World:
             for _ in range(6):
                 if worker.protocol.open is None:
                     worker.step(1)
-            self.rebalance(worker, x, y)
+            self.rebalance(worker, 1 << x % 3, y)
             for _ in range(4):
                 worker.step(0)
-            self.rebalance(worker, x // 8, y)
+            self.rebalance(worker, 1 << x // 3 % 3, y)
             worker.faults.setdefault("patience", []).append(1)
             worker.step(0)
             self._others_run(worker, x)
@@ -220,7 +220,7 @@ class World:
 
     def rebalance(self, worker: Worker, x: int, y: int) -> None:
         """Partitions move, as when a member joins or leaves."""
-        self.group.rotation += x % 8
+        self.group.rotation ^= x % 8
         self.group.rebalance()
 
     def heartbeat(self, worker: Worker, x: int, y: int) -> None:
