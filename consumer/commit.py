@@ -163,10 +163,13 @@ class Committer:
                 deadline.left() or 0.001,
             )
         except (KafkaException, BufferError) as error:
-            self.failures += 1
-            logger.warning("transaction given up before its commit: %s", _text(error))
-            self._abort(producer)
-            return Answer.ABORTED, {}
+            return self._give_up(producer, _text(error))
+        if not all(lease.held for lease in transaction.leases.values()):
+            # Kafka takes offsets of any partition while the member's epoch stands, and under
+            # KIP-848 it stands as long as more is to be revoked: the snapshot alone does not fence.
+            # Asked after the offsets were sent: a lease that is held now was not given up then, so
+            # the next owner's stable offsets wait for this transaction.
+            return self._give_up(producer, "a partition of it was lost meanwhile")
         try:
             producer.commit_transaction(CALL_TIMEOUT_S)
         except KafkaException as error:
@@ -180,6 +183,12 @@ class Committer:
             self._drop(producer)
             return Answer.UNKNOWN, {}
         return Answer.COMMITTED, reached
+
+    def _give_up(self, producer: Producer, why: str) -> tuple[Answer, dict[int, int]]:
+        self.failures += 1
+        logger.warning("transaction given up before its commit: %s", why)
+        self._abort(producer)
+        return Answer.ABORTED, {}
 
     def _write(self, producer: Producer, txn: Transaction, reached: dict[int, int]) -> None:
         self._encoder.take_large()  # left over from a transaction that was given up

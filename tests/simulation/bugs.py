@@ -63,7 +63,7 @@ class Bug:
 
     def destroy(self, committer: Committer) -> None:
         """The outcome of its commit is unknown."""
-        committer.epoch = None
+        committer.producer = None
 
     def unknown(self, worker: Worker, work: Work) -> list[Lease]:
         return worker.protocol.unknown(work)
@@ -88,9 +88,8 @@ class OffsetsWithoutMarks(Bug):
 
 
 class LostLeaseCommitted(Bug):
-    """A transaction goes on though one of its leases has ended since it began."""
-
-    head = (0, 1, 1, 2)
+    """A transaction goes on though one of its leases has ended since it began. Too rare a thing for
+    random schedules: test_simulation.py writes it out."""
 
     def is_held(self, work: Work) -> bool:
         return True
@@ -309,7 +308,6 @@ PLANTED: dict[str, type[Bug]] = {
         MarkBeforeCommit,
         OffsetsWithoutMarks,
         FreshMetadata,
-        LostLeaseCommitted,
         RestoreToStableEnd,
         EndBeforeOffset,
         ProducerReused,

@@ -25,27 +25,79 @@ _LOST, _LATE, _UNANSWERED, _MARKERS_LATE = 1, 2, 3, 4
 
 
 class Committer:
-    """A transactional producer, made anew after each end that is not clean."""
+    """The producer of one transactional.id, made anew after each end that is not clean."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._world = worker.world
-        self._coordinator = worker.world.coordinator
         self.name = worker.world.bug.transactional_id(worker)
-        self.epoch: int | None = None
+        self.producer: Producer | None = None
 
     def open(self) -> Generator[None, None, None]:
         """init_transactions, until the predecessor's transaction has ended."""
-        while self.epoch is None:
-            self.epoch = self._coordinator.init(self.name)
-            if self.epoch is None:
+        while self.producer is None:
+            epoch = self._world.coordinator.init(self.name)
+            if epoch is None:
                 yield
             else:
+                self.producer = Producer(self._worker, self, epoch)
                 self._world.oracle.opened(self._worker)
 
     def run(self, work: Work) -> Running:
         """Commit `work`; returns the answer and the changelog offsets that it reached."""
-        sends = self._sends(work)
+        assert self.producer is not None, "open() comes first"
+        call = self.producer.transact(work, self._sends(work))
+        while True:
+            try:
+                next(call)
+            except StopIteration as end:
+                answer: tuple[Answer, dict[int, int]] = end.value
+                return answer
+            yield
+            if self._worker.fault("hang"):
+                # It gives no answer; it is left behind, and may go on until a successor fences it.
+                self._worker.hanging.append(call)
+                self._world.bug.destroy(self)
+                return "unknown", {}
+
+    def _sends(self, work: Work) -> list[Send]:
+        """What the transaction writes, in the order of commit.py."""
+        world = self._world
+        sends: list[Send] = []
+        for p, outcomes in work.outcomes.items():
+            for outcome in outcomes:
+                sends += self._of(p, outcome)
+        return world.bug.sends(sends)
+
+    def _of(self, p: int, outcome: Outcome) -> list[Send]:
+        world, record = self._world, outcome.record
+        g, s, status = record.generation, record.seq, outcome.status
+        if status is None:
+            home = record.belongs_to
+            if home is None:
+                return []
+            return [(world.tasks[home], record.mark_key, world.message(record), None)]
+        sends: list[Send] = [(world.state[p], record.mark_key, Entry(g, s, status, 0), p)]
+        if outcome.failure is not None:
+            sends.append((world.dlq, record.mark_key, (g, s), None))
+        if status is Status.RETRYING:
+            sends.append((world.tasks[p], record.mark_key, world.message(record).next_seq(), None))
+        return sends
+
+
+class Producer:
+    """One transactional producer under its epoch."""
+
+    def __init__(self, worker: Worker, owner: Committer, epoch: int) -> None:
+        self._worker = worker
+        self._world = worker.world
+        self._coordinator = worker.world.coordinator
+        self._owner = owner
+        self._name = owner.name
+        self._epoch = epoch
+
+    def transact(self, work: Work, sends: list[Send]) -> Running:
+        """begin, produce, send_offsets, commit, as Committer does it."""
         part = Part(self._worker.slot, work, len(sends))
         reached: dict[int, int] = {}
         try:
@@ -76,7 +128,7 @@ class Committer:
             while True:
                 try:
                     offset = self._coordinator.produce(
-                        self.name, self._epoch, log, key, value, part
+                        self._name, self._epoch, log, key, value, part
                     )
                 except Busy:
                     yield
@@ -91,70 +143,48 @@ class Committer:
             return  # librdkafka then sends no request at all
         while True:
             try:
-                self._coordinator.send_offsets(self.name, self._epoch, work.offsets, metadata, part)
+                self._coordinator.send_offsets(
+                    self._name, self._epoch, work.offsets, metadata, part
+                )
             except Busy:
                 yield
             else:
                 return
-
-    @property
-    def _epoch(self) -> int:
-        assert self.epoch is not None, "open() comes first"
-        return self.epoch
 
     def _end(self, *, wrote: bool) -> Answer:
         """EndTxn. Its answer comes once the decision is durable; markers follow."""
         fault = self._worker.fault("end")
         if fault in (_LOST, _LATE):
             if fault == _LATE:
-                self._world.delay(self.name, self._epoch)
-            self._world.bug.destroy(self)
-            return "unknown"
+                self._world.delay(self._name, self._epoch)
+            return self._unknown()
         if not wrote:
             return "committed"  # nothing was begun at the broker, nothing is sent to it
         try:
-            transaction = self._coordinator.end(self.name, self._epoch, commit=True)
+            transaction = self._coordinator.end(self._name, self._epoch, commit=True)
         except Refused:
-            self.epoch = None
+            self._drop()
             return "unknown"
         if not self._world.is_slow and fault != _MARKERS_LATE:
             self._coordinator.mark_all(transaction)
-        if fault != _UNANSWERED:
-            return "committed"
-        self._world.bug.destroy(self)
+        return self._unknown() if fault == _UNANSWERED else "committed"
+
+    def _unknown(self) -> Answer:
+        if self._owner.producer is self:
+            self._world.bug.destroy(self._owner)
         return "unknown"
 
     def _abort(self) -> tuple[Answer, dict[int, int]]:
         if self._worker.fault("abort"):
-            self.epoch = None  # it could not even abort
+            self._drop()  # it could not even abort
             return "aborted", {}
         try:
-            transaction = self._coordinator.end(self.name, self._epoch, commit=False)
+            transaction = self._coordinator.end(self._name, self._epoch, commit=False)
             self._coordinator.mark_all(transaction)
         except Refused:
-            self.epoch = None
+            self._drop()
         return "aborted", {}
 
-    def _sends(self, work: Work) -> list[Send]:
-        """What the transaction writes, in the order of commit.py."""
-        world = self._world
-        sends: list[Send] = []
-        for p, outcomes in work.outcomes.items():
-            for outcome in outcomes:
-                sends += self._of(p, outcome)
-        return world.bug.sends(sends)
-
-    def _of(self, p: int, outcome: Outcome) -> list[Send]:
-        world, record = self._world, outcome.record
-        g, s, status = record.generation, record.seq, outcome.status
-        if status is None:
-            home = record.belongs_to
-            if home is None:
-                return []
-            return [(world.tasks[home], record.mark_key, world.message(record), None)]
-        sends: list[Send] = [(world.state[p], record.mark_key, Entry(g, s, status, 0), p)]
-        if outcome.failure is not None:
-            sends.append((world.dlq, record.mark_key, (g, s), None))
-        if status is Status.RETRYING:
-            sends.append((world.tasks[p], record.mark_key, world.message(record).next_seq(), None))
-        return sends
+    def _drop(self) -> None:
+        if self._owner.producer is self:
+            self._owner.producer = None

@@ -7,6 +7,7 @@ RUNNING = [(0, 1, 2), (0, 1, 2), (0, 1, 2), (0, 2), (1, 2), (0, 1)]
 #: What `fail` may bring about, and in how many ways; see the places that ask for it.
 FAULTS = [
     *[("end", 4)] * 4,
+    ("hang", 1),
     ("queue", 1),
     ("write", 2),
     ("abort", 1),

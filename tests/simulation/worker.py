@@ -11,7 +11,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any
 
 from simulation.client import Client
-from simulation.committer import Committer
+from simulation.committer import Committer, Running
 from simulation.message import AT_MOST_ONCE
 from simulation.store import Store, marks_of
 from taskmill.consumer.protocol import Limits, Phase, Protocol
@@ -25,6 +25,8 @@ Thread = Generator[None, None, None]
 
 #: Every bound is met within a few records.
 SMALL = Limits(in_flight=6, in_flight_bytes=40, span=8, per_transaction=3)
+
+_ENDED = object()
 
 
 class Worker:
@@ -56,6 +58,8 @@ class Worker:
         self.outcomes: list[Outcome] = []
         self.answered = 0
         self.committer = Committer(self)
+        #: Transactions left behind without an answer.
+        self.hanging: list[Running] = []
         self._to_restore: list[Lease] = []
         self._to_seek: list[Lease] = []
         self._generation: Any = None
@@ -82,6 +86,13 @@ class Worker:
                 if self.world.is_settling:
                     return
                 yield
+
+    def stir(self) -> None:
+        """A transaction that was left behind goes on a little."""
+        if self.alive and not self.frozen and self.hanging:
+            call = self.hanging[0]
+            if next(call, _ENDED) is _ENDED:
+                self.hanging.remove(call)
 
     def crash(self) -> None:
         """SIGKILL: memory is gone; the disk, and requests on their way, are not."""

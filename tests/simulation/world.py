@@ -234,7 +234,8 @@ class World:
             self.coordinator.time_out(producers[x % len(producers)])
 
     def arrive(self, worker: Worker, x: int, y: int) -> None:
-        """A late EndTxn arrives, or never will."""
+        """A late EndTxn arrives, or never will; what was left behind goes on."""
+        worker.stir()
         if self._late:
             producer, epoch = self._late.pop(x % len(self._late))
             if y < 200:
@@ -286,6 +287,7 @@ class World:
     def _round(self) -> None:
         self._mark_all()
         for worker in self.workers:
+            worker.stir()
             for record in list(worker.running):
                 worker.complete(record, Outcome(record, Status.SUCCEEDED))
             for thread in (0, 0, 0, 1, 1, 1, 2, 2):

@@ -12,8 +12,11 @@ import os
 
 import pytest
 
-from simulation.bugs import PLANTED
+from simulation.bugs import PLANTED, Bug, LostLeaseCommitted
+from simulation.oracle import Violation
 from simulation.schedule import failure, run, schedule, shrink, told
+from simulation.world import World
+from taskmill.consumer.protocol import Phase
 
 #: A planted mistake that needs the rarest of coincidences shows once in 250 schedules.
 SEEDS_OF_A_BUG = 3_000
@@ -40,6 +43,48 @@ def test_a_planted_mistake_is_seen(name: str) -> None:
             print(f"seed {seed}: {found.text}")
             return
     pytest.fail(f"{name} was not seen in {SEEDS_OF_A_BUG} schedules")
+
+
+def test_a_partition_let_go_within_a_transaction_is_not_committed_by_it() -> None:
+    """KIP-848 accepts any partition's offset at the member's current epoch, and that epoch stays
+    while there is more to revoke: the fence alone does not hold, a look at the lease does."""
+    _let_go_within_a_transaction(Bug())
+    with pytest.raises(Violation):
+        _let_go_within_a_transaction(LostLeaseCommitted())
+
+
+def _let_go_within_a_transaction(bug: Bug) -> None:
+    world = World(bytes([0, 1, 1, 0]), bug)  # KIP-848, three partitions, two workers, all at work
+    loser, winner = world.workers
+    _move(world, 1)
+    while loser.protocol.phase(1) is not Phase.RUNNING:
+        for worker in world.workers:
+            worker.step(0)
+            worker.step(2)
+    world.complete(loser, 0, 0)
+    while loser.protocol.open is None:
+        loser.step(1)
+    assert loser.protocol.open.offsets == {0: 1}, "begun, and its offsets are not sent yet"
+    for p in (0, 2):
+        _move(world, p)
+        for _ in range(4):
+            loser.step(0)  # it waits for the transaction
+    loser.faults["patience"] = [1]
+    loser.step(0)
+    assert 0 not in loser.protocol.partitions, "let go"
+    assert 2 in loser.protocol.partitions, "not yet"
+    while winner.protocol.phase(0) is not Phase.RUNNING:
+        winner.step(0)
+        winner.step(2)
+    for _ in range(4):
+        loser.step(1)
+    world.settle()
+
+
+def _move(world: World, p: int) -> None:
+    """Partition `p` is to go to the other worker."""
+    world.group.rotation ^= 1 << p
+    world.group.rebalance()
 
 
 def test_a_schedule_does_the_same_each_time() -> None:
