@@ -26,8 +26,7 @@ from taskmill.runtime.errors import (
     PayloadTooLarge,
     Unreachable,
 )
-from taskmill.runtime.partition import murmur2
-from taskmill.runtime.partition import partition_for
+from taskmill.runtime.partition import murmur2, partition_for
 from taskmill.runtime.topics import Topics
 from taskmill.schemas.codec import CODEC
 from taskmill.schemas.models import Task
@@ -228,17 +227,16 @@ def test_a_topic_that_takes_less_than_the_settings_say_is_told(settings: Setting
         app.task(name="keep")(lambda text: None)
         with pytest.raises(PayloadTooLarge, match=rf"more than topic {topic} takes"):
             app.enqueue("keep", {"text": "x" * 5000})
+        # On two partitions: the broker refuses a batch as a whole.
+        small, large = "small-0", "large-0"
+        while partition_for(large.encode(), 2) == partition_for(small.encode(), 2):
+            large += "0"
+        calls = [
+            app.call("keep", {"text": "x"}, id=small),
+            app.call("keep", {"text": "x" * 5000}, id=large),
+        ]
         with pytest.raises(EnqueueError) as caught:
-            # On two partitions: the broker refuses a batch as a whole.
-            small, large = "small-0", "large-0"
-            while partition_for(large.encode(), 2) == partition_for(small.encode(), 2):
-                large += "0"
-            app.enqueue_many(
-                [
-                    app.call("keep", {"text": "x"}, id=small),
-                    app.call("keep", {"text": "x" * 5000}, id=large),
-                ]
-            )
+            app.enqueue_many(calls)
     assert isinstance(caught.value.failed[1], PayloadTooLarge)
     assert list(caught.value.handles) == [0]
     assert caught.value.handles[0].id in tasks(settings)
