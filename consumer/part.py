@@ -13,7 +13,7 @@ class Limits(NamedTuple):
     """What is held in memory at the most. Reasons for the numbers: ARCHITECTURE.md, "Bounds"."""
 
     #: Records delivered and not settled, over all partitions.
-    in_flight: int = 8_000
+    in_flight: int = 12_000
     #: Their values' bytes.
     in_flight_bytes: int = 64 * 1024 * 1024
     #: Offsets between a partition's watermark and its newest record.

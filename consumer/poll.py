@@ -33,7 +33,7 @@ IDLE_S = 0.1
 RESTORING_S = 0.01
 #: A full worker is waited for this long before its partitions are paused: a pause throws the
 #: prefetched records away, a short wait does not.
-PATIENCE_S = 0.05
+PATIENCE_S = 0.25
 #: A revocation waits this long for what is done to be committed; longer than a transaction may
 #: take, shorter than any rebalance time-out.
 REVOKE_S = 12.0
