@@ -1,3 +1,5 @@
+"""Enqueueing on a real broker: one, many, from threads, coroutines and forked processes."""
+
 from __future__ import annotations
 
 import asyncio
@@ -11,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, Message, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from support.brokers import PrivateBroker, free_port
+from support.enqueued import records, tasks
 from taskmill.app import App
 from taskmill.producer.middleware import Middleware
 from taskmill.runtime.clock import SYSTEM_CLOCK
@@ -43,40 +45,6 @@ def app(settings: Settings) -> Iterator[App]:
 
 def add(a: int, b: int = 2) -> int:
     return a + b
-
-
-def records(settings: Settings, queue: str = "default") -> list[Message]:
-    """All that lies on the queue's tasks topic, by partition."""
-    topic = Topics(settings.prefix, queue).tasks
-    consumer = Consumer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "group.id": "unused",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "isolation.level": "read_committed",
-        }
-    )
-    found: list[Message] = []
-    try:
-        open_partitions = set(consumer.list_topics(topic, 10).topics[topic].partitions)
-        consumer.assign([TopicPartition(topic, p, OFFSET_BEGINNING) for p in open_partitions])
-        while open_partitions:
-            for message in consumer.consume(10_000, 0.1):
-                error = message.error()
-                if error is None:
-                    found.append(message)
-                else:
-                    assert error.code() == KafkaError._PARTITION_EOF
-                    open_partitions.discard(message.partition() or 0)
-    finally:
-        consumer.close()
-    return found
-
-
-def tasks(settings: Settings, queue: str = "default") -> dict[str, Task]:
-    decoded = [CODEC.decode_task(message.value()) for message in records(settings, queue)]
-    return {task.id: task for task in decoded}
 
 
 def task(app: App) -> Any:
