@@ -177,6 +177,7 @@ def ensure(
     ones rather than the settings'. Raises Unreachable at the deadline, ConfigError where existing
     topics disagree on their count.
     """
+    wanted = topic_specs(settings, queue, kinds)  # a wrong name is told before any broker is asked
     admin = TopicAdmin(settings, timeout_s, clock)
     cluster = admin.metadata()
     counts = {
@@ -188,7 +189,6 @@ def ensure(
         told = ", ".join(f"{name} has {count}" for name, count in sorted(counts.items()))
         raise ConfigError(f"queue {queue!r}: its topics must have equally many partitions ({told})")
     count = next(iter(counts.values()), settings.partitions)
-    wanted = topic_specs(settings, queue, kinds)
     missing = [
         replace(spec, partitions=count) if spec.kind in CO_PARTITIONED else spec
         for spec in wanted
@@ -208,10 +208,10 @@ def check(
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[Drift]:
     """Every difference between the queues' topics and the table; empty when there is none."""
-    admin = TopicAdmin(settings, timeout_s, clock)
-    cluster = admin.metadata()
     wanted = list(kinds)
     specs = [spec for queue in queues for spec in topic_specs(settings, queue, wanted)]
+    admin = TopicAdmin(settings, timeout_s, clock)
+    cluster = admin.metadata()
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}

@@ -112,7 +112,11 @@ def test_debug_lets_the_traceback_through() -> None:
         (["topics", "create", "-q", "a.b"], "letters, digits"),
     ],
 )
-def test_wrong_use_is_one_line_that_says_what_is_allowed(arguments: list[str], says: str) -> None:
+def test_wrong_use_is_one_line_that_says_what_is_allowed(
+    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody answers there: wrong use is told before any broker is asked.
+    monkeypatch.setenv("TASKMILL_BOOTSTRAP_SERVERS", "127.0.0.1:1")
     result = run(*arguments)
     assert result.exit_code == 2
     assert result.stdout == ""
