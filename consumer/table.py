@@ -75,20 +75,33 @@ def position_key(topic: str, partition: int, offset: int) -> bytes:
 
 #: Generation, seq, index of the status, time. Wire numbers are 32 bits. 17 bytes.
 _ENTRY = Struct("<iiBq")
+#: What follows where one of them is set: deliveries, expiry (-1: none), whether `saved` follows.
+_MORE = Struct("<iqB")
 _STATUSES = tuple(Status)
 _INDEX = {status: index for index, status in enumerate(_STATUSES)}
 
 
 def pack(entry: Entry) -> bytes:
     """`entry` as it lies in the store."""
-    generation, seq, status, time_ms = entry
-    return _ENTRY.pack(generation, seq, _INDEX[status], time_ms)
+    generation, seq, status, time_ms, deliveries, saved, expires_at = entry
+    packed = _ENTRY.pack(generation, seq, _INDEX[status], time_ms)
+    if not deliveries and saved is None and expires_at is None:
+        return packed
+    more = _MORE.pack(deliveries, -1 if expires_at is None else expires_at, saved is not None)
+    return packed + more + (saved or b"")
 
 
 def unpack(value: bytes) -> Entry:
     """The entry that `pack` made `value` of."""
-    generation, seq, index, time_ms = _ENTRY.unpack(value)
-    return Entry(generation, seq, _STATUSES[index], time_ms)
+    generation, seq, index, time_ms = _ENTRY.unpack_from(value)
+    status = _STATUSES[index]
+    if len(value) == _ENTRY.size:
+        return Entry(generation, seq, status, time_ms)
+    deliveries, expires_at, is_saved = _MORE.unpack_from(value, _ENTRY.size)
+    saved = value[_ENTRY.size + _MORE.size :] if is_saved else None
+    return Entry(
+        generation, seq, status, time_ms, deliveries, saved, None if expires_at < 0 else expires_at
+    )
 
 
 class Swept(NamedTuple):

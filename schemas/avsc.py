@@ -18,10 +18,11 @@ Schema = Any
 MARKER = b"\xc3\x01"
 
 #: Every released version of each record, newest first. The first one is written; a value in any of
-#: them is read. A released file never changes: tests/golden holds bytes of each.
+#: them is read. What a released file says never changes: tests/golden holds bytes of each. The
+#: newest has the plain name; those before it are renamed NAME-vN.avsc.
 RELEASED: dict[str, tuple[str, ...]] = {
     "Task": ("Task.avsc",),
-    "TaskState": ("TaskState.avsc",),
+    "TaskState": ("TaskState.avsc", "TaskState-v1.avsc"),
     "TaskResult": ("TaskResult.avsc",),
 }
 

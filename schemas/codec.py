@@ -26,7 +26,7 @@ Record = Task | TaskState | TaskResult
 _MAX_INT = 2**31 - 1
 #: Least value of the numbers that are counted in; fastavro does not hold an int to 32 bits either.
 _TASK_LEAST = {"attempt": 1, "generation": 0, "seq": 0, "max_attempts": 1}
-_STATE_LEAST = {"attempt": 0, "generation": 0, "seq": 0}
+_STATE_LEAST = {"attempt": 0, "generation": 0, "seq": 0, "deliveries": 0}
 _RESULT_LEAST = {"generation": 0, "seq": 0}
 #: Most bytes of the strings that become keys, or are repeated in a state.
 _TASK_MOST = {

@@ -163,13 +163,13 @@ def decode_task(prefix: bytes, value: bytes | None) -> Task | None:
 
 def encode_state(prefix: bytes, state: TaskState) -> bytes | None:
     """`prefix` and `state`, or None where the state is not of the common shape."""
-    # One unpacking costs a third of eighteen attribute look-ups.
+    # One unpacking costs a third of twenty-one attribute look-ups.
     (
         id_, name, queue, status, generation, seq, attempt, worker, enqueued_at, started_at,
         finished_at, next_attempt_at, result, content_type, error, source_partition,
-        source_offset, large,
+        source_offset, large, deliveries, saved, result_expires_at,
     ) = state  # fmt: skip
-    if error is not None or large is not None:
+    if error is not None or large is not None or deliveries or saved is not None:
         return None
     try:
         identity = id_.encode()
@@ -206,7 +206,9 @@ def encode_state(prefix: bytes, state: TaskState) -> bytes | None:
                 _NULL,
                 _int(source_partition),
                 encode_long(source_offset),
-                _NULL,
+                # large, deliveries, saved
+                b"\x00\x00\x00",
+                _optional_time(result_expires_at),
             )
         )
     except _OFF_SHAPE:

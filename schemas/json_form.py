@@ -28,7 +28,7 @@ def as_json(record: Task | TaskState | TaskResult) -> dict[str, Any]:
         if name in times:
             out[name] = iso(value)
         elif isinstance(value, bytes):
-            out.update(_payload(name, value, record.content_type))
+            out.update(_payload(name, value, JSON if name == "saved" else record.content_type))
         elif isinstance(value, TaskError):
             out[name] = value._asdict()
         else:

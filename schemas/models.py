@@ -46,7 +46,7 @@ class TaskError(NamedTuple):
 
 
 class TaskState(NamedTuple):
-    """What became of a task, as it lies on `state`; at most 512 bytes encoded."""
+    """What became of a task, as it lies on `state`; at most 512 bytes encoded, `saved` aside."""
 
     id: str
     name: str
@@ -67,6 +67,11 @@ class TaskState(NamedTuple):
     source_offset: int
     #: Topic that holds a result or error too large for this record; None: it is all here.
     large: str | None
+    #: Of a running one: deliveries counted after an unclean end of a worker.
+    deliveries: int = 0
+    #: Of a running or retrying one: what the handler kept with ctx.save, JSON.
+    saved: bytes | None = None
+    result_expires_at: int | None = None
 
 
 class TaskResult(NamedTuple):

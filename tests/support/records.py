@@ -101,6 +101,9 @@ states = st.builds(
     source_partition=counts,
     source_offset=longs,
     large=_or_none(texts),
+    deliveries=st.just(0) | counts,
+    saved=_or_none(st.binary(max_size=300)),
+    result_expires_at=_or_none(longs),
 )
 results = st.builds(
     TaskResult,

@@ -23,7 +23,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 #: What values of each version start with. A change here is a new version, never an edit.
 FROZEN = {
     "Task": ["c301b825e198d4fe712b"],
-    "TaskState": ["c301eccc4ebdcb3676c1"],
+    "TaskState": ["c301eccc4ebdcb3676c1", "c3012af0f1dc85882eb2"],
     "TaskResult": ["c301ccba8a919d93e94c"],
 }
 ENCODE = {"Task": "encode_task", "TaskState": "encode_state", "TaskResult": "encode_result"}
