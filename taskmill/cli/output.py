@@ -108,12 +108,17 @@ def iso_utc(time_ms: int | None) -> str | None:
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
 
 
-def log_to_stderr(level: str) -> None:
-    """Send taskmill's log to stderr from `level` on: for commands that run on and on."""
+def log_to_stderr(level: str, who: str = "") -> None:
+    """Send taskmill's log to stderr from `level` on: for commands that run on and on.
+
+    Each line says `who`, where several processes write to one stderr.
+    """
     logger = logging.getLogger("taskmill")
     if logger.level == logging.DEBUG:
         return  # `--debug` has set it up
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    mark = f"[{who}] " if who else ""
+    form = f"%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
+    handler.setFormatter(logging.Formatter(form))
     logger.addHandler(handler)
     logger.setLevel(level)
