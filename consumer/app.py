@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
+from taskmill.producer.context import Encode
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.config import Settings
@@ -25,5 +26,7 @@ class AppLike(Protocol):
     def tasks(self) -> Iterable[TaskDefinition]: ...
     @property
     def hooks(self) -> Hooks: ...
+    @property
+    def encode(self) -> Encode: ...
     @property
     def resources(self) -> Callable[[], AbstractAsyncContextManager[Any]]: ...

@@ -7,12 +7,12 @@ prepare ──> (handler runs, wherever the executor runs it) ──> succeed | 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from taskmill.consumer.failure import describe
-from taskmill.consumer.record import Failure, Outcome, Reason, Record
-from taskmill.producer.context import Context
+from taskmill.consumer.record import Child, Failure, Outcome, Reason, Record
+from taskmill.producer.context import Context, Encode
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import Clock
@@ -34,6 +34,31 @@ class Prepared(NamedTuple):
     started: float
 
 
+def record_of(one: Record | Prepared) -> Record:
+    """The record of what is under way."""
+    return one.record if isinstance(one, Prepared) else one
+
+
+class Effects(Protocol):
+    """Runs whole records where a handler's effects and its outcome are committed together."""
+
+    def takes(self, record: Record) -> bool:
+        """Whether `record` is of such a task."""
+        ...
+
+    async def run(self, record: Record) -> Outcome | None:
+        """The outcome of a coroutine's record; None: dropped, whoever owns it next runs it."""
+        ...
+
+    def run_in_thread(self, record: Record) -> Outcome | None:
+        """As `run`, of a plain function's record."""
+        ...
+
+
+#: Takes (record, started at in UTC ms, what its handler saved).
+Keep = Callable[[Record, int, bytes], None]
+
+
 class Attempts:
     """Prepares attempts and names their outcomes.
 
@@ -53,6 +78,12 @@ class Attempts:
         self._hooks = hooks
         self._max_result_bytes = max_result_bytes
         self.resources: Any = None
+        #: Where what handlers keep goes, with the start of their attempt; set by the worker.
+        self.keep: Keep = lambda record, started_at, saved: None
+        #: Encodes what handlers enqueue.
+        self.encode: Encode | None = None
+        #: Set before the executors start, where a task is declared with effects.
+        self.effects: Effects | None = None
 
     def prepare(self, record: Record) -> Prepared | Outcome:
         """Decode and validate the arguments; an Outcome where the attempt cannot start."""
@@ -73,7 +104,7 @@ class Attempts:
             return _dead(record, Reason.INVALID_PAYLOAD, error, now, now)
         context = None
         if definition.context_parameter is not None or self._hooks.run:
-            context = self._context(record, task)
+            context = self._context(record, task, now)
             if definition.context_parameter is not None:
                 arguments[definition.context_parameter] = context
         try:
@@ -83,7 +114,7 @@ class Attempts:
             return _dead(record, Reason.FAILED, error, now, now)
         return Prepared(record, definition, arguments, context, now, clock.monotonic())
 
-    def _context(self, record: Record, task: Task) -> Context:
+    def _context(self, record: Record, task: Task, now: int) -> Context:
         return Context(
             id=task.id,
             name=task.name,
@@ -94,6 +125,9 @@ class Attempts:
             enqueued_at=task.enqueued_at,
             headers=task.headers,
             resources=self.resources,
+            saved=record.saved,
+            keep=lambda saved: self.keep(record, now, saved),
+            encode=self.encode,
         )
 
     def succeed(self, attempt: Prepared, value: Any) -> Outcome:
@@ -102,7 +136,7 @@ class Attempts:
         finished_at = attempt.started_at + int(duration * 1000)
         try:
             result = attempt.definition.dump_result(value)
-            if len(result) > self._max_result_bytes:
+            if result is not None and len(result) > self._max_result_bytes:
                 raise InvalidResult(
                     f"the result of {len(result)} bytes is over the limit of "
                     f"{self._max_result_bytes} bytes"
@@ -112,6 +146,7 @@ class Attempts:
                 attempt.record, Reason.INVALID_RESULT, error, attempt.started_at, finished_at
             )
         else:
+            ttl_ms = attempt.definition.result_ttl_ms
             outcome = Outcome(
                 attempt.record,
                 Status.SUCCEEDED,
@@ -120,6 +155,8 @@ class Attempts:
                 attempt.started_at,
                 finished_at,
                 duration,
+                _children(attempt.context),
+                None if ttl_ms is None else finished_at + ttl_ms,
             )
         return self.observe(attempt, outcome)
 
@@ -157,6 +194,12 @@ def _dead(
     described, stack = describe(error)
     failure = Failure(reason, described, stack)
     return Outcome(record, Status.DEAD, None, failure, started_at, finished_at, duration)
+
+
+def _children(context: Context | None) -> tuple[Child, ...]:
+    if context is None or not context.children:
+        return ()
+    return tuple(Child(*child) for child in context.children)
 
 
 def definitions_by_name(definitions: Iterable[TaskDefinition]) -> dict[str, TaskDefinition]:

@@ -16,14 +16,16 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 from taskmill.consumer.dlq import dead_letter
 from taskmill.consumer.hand import Hand, NoAnswer
 from taskmill.consumer.protocol import Transaction
-from taskmill.consumer.record import Outcome
+from taskmill.consumer.record import Child, Outcome
 from taskmill.consumer.state import StateEncoder
-from taskmill.producer.routes import PARTITION_HEADER
+from taskmill.producer.routes import PARTITION_HEADER, Routes
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import ConfigError, Unreachable
 from taskmill.runtime.kafka import client_config
+from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import max_task_record_bytes
-from taskmill.runtime.topics import Topics
+from taskmill.runtime.topics import Topics, partition_count
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -32,8 +34,15 @@ TRANSACTION_TIMEOUT_MS = 10_000
 #: One call may take this long before the transaction is given up: the broker's own limit, and the
 #: time it needs to notice.
 CALL_TIMEOUT_S = 12.0
+#: To find the topic of a child's queue, or make it.
+ROUTE_TIMEOUT_S = 10.0
 #: A whole transaction, its abort included, has given its answer by then, or hangs for ever.
 PATIENCE_S = 40.0
+
+
+#: What a committed offset says of its partition's owner, in its metadata: that it was at work, so
+#: that no end in order is an end without a word; or that it has let go.
+AT_WORK, RELEASED = "at work", ""
 
 
 class Answer(Enum):
@@ -74,6 +83,9 @@ class Committer:
         self._clock = clock
         self._producer: Producer | None = None
         self._hand: Hand[tuple[Answer, dict[int, int]]] | None = None
+        self._routes = Routes(
+            settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
+        )
         #: What the DLQ takes beside our headers, whatever the batch compresses to.
         self._max_letter = max_task_record_bytes(settings)
         self.failures = 0
@@ -137,6 +149,8 @@ class Committer:
         changelog offset of each state partition that it marked (a checkpoint for the store)."""
         producer = self._producer
         assert producer is not None, "open() comes first"
+        if not self._find_routes(transaction):
+            return Answer.ABORTED, {}
         if self._hand is None:
             self._hand = Hand(f"taskmill-transactions-{self._transactional_id}")
         try:
@@ -148,6 +162,23 @@ class Committer:
             self._producer = self._hand = None
             return Answer.UNKNOWN, {}
 
+    def _find_routes(self, transaction: Transaction) -> bool:
+        """Know where the children of `transaction` go; False: not now, nothing was begun."""
+        queues = {
+            child.queue
+            for outcomes in transaction.outcomes.values()
+            for outcome in outcomes
+            for child in outcome.children
+        }
+        try:
+            for queue in queues:
+                self._routes.get(queue, Deadline(ROUTE_TIMEOUT_S, self._clock))
+        except (Unreachable, ConfigError) as error:
+            self.failures += 1
+            logger.warning("the queue of a child task cannot be reached yet: %s", error)
+            return False
+        return True
+
     def _transact(
         self, producer: Producer, transaction: Transaction
     ) -> tuple[Answer, dict[int, int]]:
@@ -157,8 +188,12 @@ class Committer:
             producer.begin_transaction()
             self._write(producer, transaction, reached)
             tasks = self._topics.tasks
+            released = transaction.released
             producer.send_offsets_to_transaction(
-                [TopicPartition(tasks, p, offset) for p, offset in transaction.offsets.items()],
+                [
+                    TopicPartition(tasks, p, offset, RELEASED if p in released else AT_WORK)
+                    for p, offset in transaction.offsets.items()
+                ],
                 transaction.fence.metadata,
                 deadline.left() or 0.001,
             )
@@ -193,7 +228,10 @@ class Committer:
     def _write(self, producer: Producer, txn: Transaction, reached: dict[int, int]) -> None:
         self._encoder.take_large()  # left over from a transaction that was given up
         for p, outcomes in txn.outcomes.items():
-            messages: list[dict[str, Any]] = []
+            messages: list[dict[str, Any]] = [
+                {"key": note.record.mark_key, "value": self._encoder.running(note)}
+                for note in txn.notes.get(p, ())
+            ]
             for outcome in outcomes:
                 if outcome.status is not None:
                     mark = {"key": outcome.record.mark_key, "value": self._encoder.state(outcome)}
@@ -207,6 +245,8 @@ class Committer:
                     )
                 elif outcome.status is None and outcome.record.belongs_to is not None:
                     self._produce(producer, self._rerouted(outcome))
+                for child in outcome.children:
+                    self._produce(producer, self._child(child))
             if messages:
                 # One report a partition, not one a record: the last one's offset tells all.
                 messages[-1]["callback"] = _Reached(p, reached)
@@ -230,6 +270,19 @@ class Committer:
                 producer.poll(0.1)
             else:
                 return
+
+    def _child(self, child: Child) -> dict[str, Any]:
+        route = self._routes.known(child.queue)
+        # Found before the transaction began, and its count does not change.
+        assert route is not None, "routes of children are found first"
+        p = partition_for(child.key, route.partitions)
+        return {
+            "topic": route.topic,
+            "partition": p,
+            "key": child.key,
+            "value": child.value,
+            "headers": route.headers[p],
+        }
 
     def _rerouted(self, outcome: Outcome) -> dict[str, Any]:
         """The same record, on the partition its key belongs to (murmur2)."""

@@ -11,12 +11,14 @@ restore thread ── table ready ───┘              └── transactio
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from taskmill.consumer.protocol import Protocol, Transaction
-from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.table import Entry, Table
 from taskmill.runtime.clock import Clock, Deadline
+from taskmill.schemas.states import Status
 
 
 class Core:
@@ -32,6 +34,8 @@ class Core:
         self.outcomes: SimpleQueue[list[Outcome] | threading.Event] = SimpleQueue()
         #: Transactions answered so far.
         self.answered = 0
+        #: Runs records; set by whoever has the executors. It does not block.
+        self.start: Callable[[list[Record]], None] = lambda records: None
         #: Nothing more is taken in; then, once the group is left, nothing more is committed.
         self.stopping = threading.Event()
         self.closed = threading.Event()
@@ -78,15 +82,46 @@ class Core:
                 if not transaction.leases[p].held or p not in self.tables:
                     continue
                 marks = [
-                    (r.mark_key, Entry(r.generation, r.seq, o.status, now))
+                    (note.record.mark_key, _running(note, now))
+                    for note in transaction.notes.get(p, ())
+                ]
+                marks += [
+                    (
+                        r.mark_key,
+                        Entry(r.generation, r.seq, o.status, now, expires_at=o.expires_at),
+                    )
                     for o in outcomes
                     if o.status is not None
                     for r in (o.record,)
                 ]
                 if marks:
                     self.tables[p].apply(marks, reached[p])
-            self.protocol.committed(transaction)
+            # Under the lock: whoever waits for the answer finds them running.
+            self.start(self.protocol.committed(transaction))
             self._answer()
+
+    def note(
+        self, record: Record, started_at: int | None = None, saved: bytes | None = None
+    ) -> None:
+        """`record` runs since `started_at` (UTC ms); its handler keeps `saved`; None: as before."""
+        with self.changed:
+            self.protocol.note(record, started_at, saved)
+        self.nudge()
+
+    def let_next_suspect(self) -> None:
+        """Asked at intervals: a suspect that has survived a whole one is not waited for."""
+        with self.changed:
+            self.protocol.let_next_suspect()
+            ready = self.protocol.is_ready()
+        if ready:
+            self.nudge()
+
+    def close_gates(self, deadline: Deadline) -> None:
+        """Nothing passes a gate any more; what is about to has passed on return, or in time."""
+        with self.changed:
+            self.protocol.close_gates()
+            while self.protocol.open is not None and not deadline.over():
+                self.changed.wait(deadline.left())
 
     def abort(self, transaction: Transaction) -> None:
         with self.changed:
@@ -128,3 +163,9 @@ class Core:
                 return False
             self.changed.wait(deadline.left())
         return True
+
+
+def _running(note: Note, now_ms: int) -> Entry:
+    record = note.record
+    place = record.generation, record.seq
+    return Entry(*place, Status.RUNNING, now_ms, note.deliveries, note.saved)

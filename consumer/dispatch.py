@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from taskmill.consumer.attempt import Attempts
+from taskmill.consumer.attempt import Attempts, Prepared
 from taskmill.consumer.executors.loop import LoopExecutor, Sink
 from taskmill.consumer.executors.processes import ChildSpec, ProcessExecutor
 from taskmill.consumer.executors.threads import ThreadExecutor
@@ -86,6 +86,10 @@ class Dispatcher:
     def is_quiet(self) -> bool:
         """Whether nothing runs, and every outcome was handed on."""
         return all(executor.is_quiet() for executor in self._all())
+
+    def running(self) -> list[Record | Prepared]:
+        """What is under way."""
+        return [one for executor in self._all() for one in executor.running()]
 
     def _all(self) -> list[LoopExecutor | ThreadExecutor]:
         return [e for e in (self.loop, self._threads, self._processes) if e is not None]

@@ -17,8 +17,10 @@ from taskmill.consumer.poll import Poller
 from taskmill.consumer.protocol import Limits, Protocol
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.restorer import Restorer
+from taskmill.consumer.retention import Retention
 from taskmill.consumer.slots import Slot
 from taskmill.consumer.state import StateEncoder
+from taskmill.consumer.upkeep import Job
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -66,7 +68,10 @@ class Engine:
         ensure(settings, queue)
         tasks, dlq = _count(settings, self._topics.tasks), _count(settings, self._topics.dlq)
         self._membership = Membership(settings, queue, parts.slot.name, parts.clock)
-        self.core = Core(Protocol(limits, at_most_once, queue), parts.clock)
+        self.core = Core(
+            Protocol(limits, at_most_once, queue, settings.crash_loop_limit), parts.clock
+        )
+        self.core.start = self._run
         self.restorer = Restorer(
             self.core,
             settings,
@@ -89,10 +94,13 @@ class Engine:
             settings,
             self._topics,
             Partitions(tasks, dlq),
-            f"{settings.prefix}.{queue}.{parts.slot.name}",
+            parts.slot.transactional_id(settings.prefix, queue),
             StateEncoder(parts.codec, queue, parts.slot.name, self._topics.results),
             parts.clock,
         )
+        retention = Retention(self.core, settings, self._topics.tasks, self._membership.group)
+        #: What the worker's upkeep does for this queue.
+        self.jobs = [Job(f"retention of {self._topics.tasks}", retention.every_s, retention.step)]
         #: What ended a thread that should have gone on; the worker stops on it.
         self.failure: BaseException | None = None
         self._draining = False
@@ -104,6 +112,10 @@ class Engine:
                 ("restore", self.restorer.run),
             )
         ]
+
+    def _run(self, records: list[Record]) -> None:
+        if records:
+            self._parts.submit(records)
 
     def start(self) -> None:
         for thread in self._threads:

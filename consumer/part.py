@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.window import Window
 
 
@@ -20,6 +20,9 @@ class Limits(NamedTuple):
     span: int = 50_000
     #: Outcomes in one transaction: a bound on its size and time, far below its time-out.
     per_transaction: int = 4_000
+    #: Records that have passed a gate (see Gates) and not ended. A draining worker runs them all;
+    #: more would not make such tasks faster than a commit cycle of some 10 ms each.
+    gated: int = 200
 
 
 class Phase(Enum):
@@ -51,13 +54,18 @@ class Part:
 
     __slots__ = (
         "bytes",
+        "dirty",
         "fetching",
+        "kept",
         "lease",
         "live",
+        "notes",
         "overtaken",
         "paused",
         "phase",
         "ready",
+        "releasing",
+        "suspect_until",
         "unknown",
         "window",
     )
@@ -76,5 +84,55 @@ class Part:
         self.fetching = False
         self.paused = False
         self.bytes = 0
-        #: Outcomes of the transaction whose answer was lost, until the restore.
-        self.unknown: list[Outcome] = []
+        #: What the transaction held whose answer was lost, until the restore.
+        self.unknown: tuple[list[Outcome], list[Note]] | None = None
+        #: By offset: notes that await a transaction, the last committed one of each live record.
+        self.notes: dict[int, Note] = {}
+        self.kept: dict[int, Note] = {}
+        #: Records below this offset may have been in flight when their owner ended without a word.
+        self.suspect_until = 0
+        #: Whether the committed offset says "at work": without a word, this end would be sudden.
+        self.dirty = False
+        #: The next transaction is to say that it is let go.
+        self.releasing = False
+
+    def awaits(self) -> bool:
+        """Whether the next transaction has something of it to commit."""
+        return self.phase is Phase.RUNNING and bool(self.ready or self.notes or self.releasing)
+
+    def note(self, record: Record, started_at: int | None, saved: bytes | None) -> None:
+        """`record` runs, and its handler keeps `saved` where that is not None."""
+        if self.live.get(record.mark_key) is not record:
+            return
+        at = record.offset
+        last = self.notes.get(at) or self.kept.get(at) or Note(record, saved=record.saved)
+        self.notes[at] = Note(
+            record,
+            last.started_at if started_at is None else started_at,
+            last.deliveries,
+            last.saved if saved is None else saved,
+        )
+
+    def take_notes(self, outcomes: list[Outcome]) -> tuple[list[Note], list[Record]]:
+        """The notes for a transaction with `outcomes`, and records that need not start any more:
+        they have waited at a gate while a newer one of their ID came.
+
+        An outcome says more than a note, and of one ID only the newest record is marked.
+        """
+        if not self.notes:
+            return [], []
+        done = {outcome.record.offset for outcome in (*outcomes, *self.ready)}
+        notes, overtaken = [], []
+        for at, note in self.notes.items():
+            if self.live.get(note.record.mark_key) is not note.record:
+                if note.gates:
+                    overtaken.append(note.record)
+            elif at not in done:
+                notes.append(note)
+        self.notes.clear()
+        return notes, overtaken
+
+    def put_back_notes(self, notes: list[Note]) -> None:
+        """They were not committed; what was noted of a record since then says more."""
+        for note in notes:
+            self.notes.setdefault(note.record.offset, note)

@@ -243,6 +243,8 @@ class Poller:
         with core.changed:
             # The one callback that waits: for the open transaction, and for what is done already.
             limit_s = STOP_S if core.stopping.is_set() else REVOKE_S
+            core.protocol.release(indexes)
+            core.nudge()
             if not core.await_commit(limit_s):
                 logger.warning("revoked %s before what is done there was committed", indexes)
             if self._incremental or core.stopping.is_set():

@@ -24,20 +24,22 @@ Rules that do not show in the code:
    while a partition was restored must come again before anything behind it.
 6. Of one ID only the newest record in flight is marked. `state` is compacted: an older
    generation's mark behind a newer one's would be all that is left of the ID.
+7. A `running` mark (a *note*) never follows its record's outcome: it is dropped when that is there.
+8. The committed offset says whether its owner is at work (`dirty`) or has let go in order; after a
+   sudden end, the records that may have been in flight are suspects (see Gates).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from taskmill.consumer.part import Counts, Limits, Part, Phase
-from taskmill.consumer.record import Failure, Lease, Outcome, Reason, Record
-from taskmill.consumer.table import Decision, Entry, decide
-from taskmill.consumer.transaction import Fence, Transaction, is_committed
+from taskmill.consumer.intake import CRASH_LIMIT, Intake
+from taskmill.consumer.part import Limits, Part, Phase
+from taskmill.consumer.record import Lease, Note, Outcome, Record
+from taskmill.consumer.table import Entry
+from taskmill.consumer.transaction import Fence, Transaction, is_committed, is_noted
 from taskmill.consumer.window import Window
-from taskmill.schemas.models import TaskError
-from taskmill.schemas.states import Status
 
 __all__ = ["Assignment", "Fence", "Limits", "Phase", "Protocol", "Transaction"]
 
@@ -49,27 +51,22 @@ class Assignment(NamedTuple):
     ended: list[Lease]
 
 
-class Protocol:
-    """See the module. `limits` bounds what is held; `at_most_once` names tasks declared so."""
+class Protocol(Intake):
+    """See the module. `limits` bounds what is held; `at_most_once` names tasks declared so; a
+    record in flight at `crash_limit` sudden ends of its worker is dead-lettered."""
 
     def __init__(
         self,
         limits: Limits | None = None,
         at_most_once: frozenset[str] = frozenset(),
         queue: str = "",
+        crash_limit: int = CRASH_LIMIT,
     ) -> None:
-        self._queue = queue
-        self.limits = limits or Limits()
-        self.counts = Counts()
-        self._at_most_once = at_most_once
-        self._parts: dict[int, Part] = {}
+        super().__init__(limits, at_most_once, queue, crash_limit)
         self._fence: Fence | None = None
         self._epoch = 0
         self._numbers = 0
         self._open: Transaction | None = None
-        self._in_flight = 0
-        self._bytes = 0
-        self._full = False
         self._next_first = 0
 
     # ---- assignment -------------------------------------------------------------------------
@@ -98,7 +95,7 @@ class Protocol:
             elif part.phase is Phase.SUSPENDED:
                 # The assignment itself says from where it is fetched.
                 part.phase, part.fetching, part.paused = Phase.RUNNING, True, False
-                if part.unknown:
+                if part.unknown is not None:
                     part.phase, part.fetching = Phase.RESTORING, False
                     restore.append(part.lease)
         return Assignment(restore, ended)
@@ -125,125 +122,63 @@ class Protocol:
             if part is None:
                 continue
             part.lease.held = False
+            self._gates.drop(part.lease)
             self._in_flight -= len(part.window)
             self._bytes -= part.bytes
             self.counts.dropped += len(part.ready)
             ended.append(part.lease)
+        self._open_gates()
         return ended
 
-    def restored(self, lease: Lease, committed: int, entries: Mapping[bytes, Entry]) -> None:
+    def release(self, partitions: Iterable[int]) -> None:
+        """They are about to go, in order: the next transaction says so."""
+        for p in partitions:
+            part = self._parts.get(p)
+            if part is not None and part.phase is Phase.RUNNING:
+                part.releasing = part.dirty
+
+    def restored(
+        self,
+        lease: Lease,
+        committed: int,
+        entries: Mapping[bytes, Entry],
+        *,
+        unclean: bool = False,
+    ) -> list[Record]:
         """The table of `lease`'s partition is complete; records start at offset `committed`.
 
-        `entries` answers, for the marks of `unknown_marks`, what the table now holds.
+        `entries` answers, for the marks of `unknown_marks`, what the table now holds. `unclean`:
+        the offset says that its last owner has not let go of it. Returns records to run now.
         """
         part = self._parts.get(lease.partition)
         if part is None or part.lease is not lease or part.phase is not Phase.RESTORING:
-            return
+            return []
         part.phase = Phase.RUNNING
-        if not part.unknown:
+        if part.unknown is None:
             part.window = Window(committed)
-            return
-        unknown, part.unknown = part.unknown, []
+            part.dirty = unclean
+            part.suspect_until = committed + self.limits.in_flight if unclean else 0
+            return []
+        (unknown, notes), part.unknown = part.unknown, None
         all_done = is_committed(unknown, entries)
+        noted = [n for n in notes if n.gates and (all_done or is_noted(n, entries))]
+        # Of other notes it does not matter: they say nothing new.
+        part.put_back_notes([n for n in notes if n not in noted])
         # Where no mark tells, the offset may: a transaction without marks moved it alone.
         done = [o for o in unknown if all_done or o.record.offset < committed]
         self.counts.recovered += len(done)
         self._settle(part, done)
         self._put_back(part, [o for o in unknown if not all_done and o.record.offset >= committed])
+        return self._noted(part, noted)
 
     def unknown_marks(self, lease: Lease) -> list[bytes]:
         """Keys whose entries `restored` must be told; empty after a plain assignment."""
         part = self._parts.get(lease.partition)
-        if part is None or part.lease is not lease:
+        if part is None or part.lease is not lease or part.unknown is None:
             return []
-        return [o.record.mark_key for o in part.unknown if o.status is not None]
-
-    def lease(self, p: int) -> Lease | None:
-        """The lease of `p` where its records may be delivered."""
-        part = self._parts.get(p)
-        if part is None or part.phase is not Phase.RUNNING or not part.fetching:
-            return None
-        return part.lease
-
-    def fetching(self, lease: Lease) -> None:
-        """The consumer fetches `lease`'s partition from `next_offset` on, and is not paused.
-
-        Nothing happens while it is restored: what that fetch brings is dropped, and the restore's
-        end asks for a fetch of its own.
-        """
-        part = self._parts.get(lease.partition)
-        if part is not None and part.lease is lease and part.phase is Phase.RUNNING:
-            part.fetching, part.paused = True, False
-
-    def phase(self, p: int) -> Phase | None:
-        part = self._parts.get(p)
-        return part.phase if part else None
-
-    @property
-    def partitions(self) -> list[int]:
-        """Held partition indexes, whatever their phase."""
-        return list(self._parts)
-
-    def next_offset(self, p: int) -> int | None:
-        """Where a kept partition's fetch goes on; None where a restore must tell."""
-        part = self._parts.get(p)
-        if part is None or (part.phase is Phase.RESTORING and not part.unknown):
-            return None
-        return part.window.next_offset
-
-    # ---- records and outcomes -----------------------------------------------------------------
-
-    def deliver(
-        self, p: int, records: Sequence[Record], entries: Sequence[Entry | None]
-    ) -> list[Record]:
-        """Records of `tasks[p]` in order, with their table entries; returns those to run now."""
-        part = self._parts[p]
-        window, live, ready = part.window, part.live, part.ready
-        run: list[Record] = []
-        size, before = 0, len(window)
-        for record, entry in zip(records, entries, strict=True):
-            if not window.deliver(record.offset):
-                self.counts.refetched += 1
-                continue
-            size += record.size
-            decision = self._decide(live.get(record.mark_key), entry, record)
-            if record.belongs_to is not None:
-                self.counts.rerouted += 1
-                ready.append(Outcome(record, None))
-            elif decision is Decision.DUPLICATE:
-                self.counts.duplicates += 1
-                ready.append(Outcome(record, None))
-            else:
-                part.overtaken |= record.mark_key in live
-                live[record.mark_key] = record
-                if record.fault is not None:
-                    ready.append(_dead(record, *record.fault))
-                elif decision is Decision.ABANDONED:
-                    ready.append(_dead(record, Reason.ABANDONED, _ABANDONED))
-                else:
-                    run.append(record)
-        part.bytes += size
-        self._bytes += size
-        self._in_flight += len(window) - before
-        return run
-
-    def _decide(self, live: Record | None, entry: Entry | None, record: Record) -> Decision:
-        """The table's rule, behind the overlay: a twin in flight is a duplicate too."""
-        if live is not None and (record.generation, record.seq) <= (live.generation, live.seq):
-            return Decision.DUPLICATE
-        if entry is None:
-            return Decision.RUN
-        name = record.task.name if record.task else ""
-        return decide(entry, record.generation, record.seq, at_most_once=name in self._at_most_once)
-
-    def complete(self, outcomes: Iterable[Outcome]) -> None:
-        """Handlers ended; outcomes of a lost lease are dropped."""
-        for outcome in outcomes:
-            lease = outcome.record.lease
-            if lease.held:
-                self._parts[lease.partition].ready.append(outcome)
-            else:
-                self.counts.dropped += 1
+        outcomes, notes = part.unknown
+        marked = [o.record for o in outcomes if o.status is not None]
+        return [r.mark_key for r in (*marked, *(n.record for n in notes))]
 
     # ---- transactions ---------------------------------------------------------------------------
 
@@ -253,14 +188,26 @@ class Protocol:
         outcomes: dict[int, list[Outcome]] = {}
         offsets: dict[int, int] = {}
         leases: dict[int, Lease] = {}
+        notes: dict[int, list[Note]] = {}
+        released = []
         room = self.limits.per_transaction
         number = self._numbers + 1
         for p, part in self._rotated():
-            if not part.ready or part.phase is not Phase.RUNNING:
+            if not part.awaits():
                 continue
             taken, part.ready = part.ready[:room], part.ready[room:]
+            noted, overtaken = part.take_notes(taken)
+            if self._gates.closed:
+                noted = [note for note in noted if not note.gates]
+            taken += [self._overtaken(record) for record in overtaken]
+            if not (taken or noted or part.releasing):
+                continue
             if part.overtaken:
                 taken = [self._newest(part, outcome) for outcome in taken]
+            if part.releasing and not part.ready:
+                released.append(p)
+            if noted:
+                notes[p] = noted
             outcomes[p] = taken
             offsets[p] = part.window.take([o.record.offset for o in taken], number)
             leases[p] = part.lease
@@ -271,7 +218,9 @@ class Protocol:
             return None
         assert self._fence is not None, "a held partition has come with a fence"
         self._numbers = number
-        self._open = Transaction(number, self._fence, outcomes, offsets, leases)
+        self._open = Transaction(
+            number, self._fence, outcomes, offsets, leases, notes, frozenset(released)
+        )
         return self._open
 
     def _newest(self, part: Part, outcome: Outcome) -> Outcome:
@@ -289,21 +238,46 @@ class Protocol:
             self._next_first = (self._next_first + 1) % len(parts)
         return parts[self._next_first :] + parts[: self._next_first]
 
-    def committed(self, transaction: Transaction) -> None:
-        """It committed, and its marks are in the local table (rule 3)."""
-        for part, outcomes in self._answered(transaction):
+    def committed(self, transaction: Transaction) -> list[Record]:
+        """It committed, and its marks are in the local table (rule 3): returns records to run."""
+        start: list[Record] = []
+        for part, outcomes, notes in self._answered(transaction):
             self._settle(part, outcomes)
+            start += self._noted(part, notes)
+            part.dirty = part.lease.partition not in transaction.released
+            part.releasing = part.releasing and part.dirty
+        return start
+
+    def _noted(self, part: Part, notes: list[Note]) -> list[Record]:
+        """`notes` are committed: returns the records that waited for theirs."""
+        start = []
+        for note in notes:
+            record = note.record
+            if part.live.get(record.mark_key) is record:
+                part.kept[record.offset] = note
+                if note.gates:
+                    start.append(record)
+            elif note.gates:
+                part.ready.append(self._overtaken(record))
+        return start
+
+    def _overtaken(self, record: Record) -> Outcome:
+        """The end of `record`, which waited at a gate until a newer one of its ID came."""
+        self.counts.superseded += 1
+        self._gates.ended(record)
+        return Outcome(record, None)
 
     def aborted(self, transaction: Transaction) -> None:
         """It surely did not commit: its outcomes go into the next one."""
-        for part, outcomes in self._answered(transaction):
+        for part, outcomes, notes in self._answered(transaction):
             self._put_back(part, outcomes)
+            part.put_back_notes(notes)
 
     def unknown(self, transaction: Transaction) -> list[Lease]:
         """Nobody knows whether it committed: returns the leases to restore (rule 4)."""
         leases = []
-        for part, outcomes in self._answered(transaction):
-            part.unknown = outcomes
+        for part, outcomes, notes in self._answered(transaction):
+            part.unknown = outcomes, notes
             if part.phase is Phase.RUNNING:
                 part.phase, part.fetching = Phase.RESTORING, False
                 leases.append(part.lease)
@@ -312,7 +286,7 @@ class Protocol:
                 assert part.phase is Phase.SUSPENDED
         return leases
 
-    def _answered(self, transaction: Transaction) -> list[tuple[Part, list[Outcome]]]:
+    def _answered(self, transaction: Transaction) -> list[tuple[Part, list[Outcome], list[Note]]]:
         """Closes the open transaction; its partitions that are still under the same lease."""
         assert self._open is transaction, "an answer to another transaction than the open one"
         self._open = None
@@ -320,7 +294,7 @@ class Protocol:
         for p, outcomes in transaction.outcomes.items():
             part = self._parts.get(p)
             if part is not None and part.lease is transaction.leases[p]:
-                held.append((part, outcomes))
+                held.append((part, outcomes, transaction.notes.get(p, [])))
             else:
                 self.counts.dropped += len(outcomes)
         return held
@@ -334,6 +308,8 @@ class Protocol:
             size += record.size
             if live.get(record.mark_key) is record:
                 del live[record.mark_key]
+                if part.kept:
+                    part.kept.pop(record.offset, None)
         if not part.window:
             part.overtaken = False
         part.bytes -= size
@@ -344,51 +320,6 @@ class Protocol:
         part.window.put_back([o.record.offset for o in outcomes])
         part.ready[:0] = outcomes
 
-    # ---- bounds ---------------------------------------------------------------------------------
-
     @property
     def open(self) -> Transaction | None:
         return self._open
-
-    @property
-    def in_flight(self) -> int:
-        """Records delivered and not settled."""
-        return self._in_flight
-
-    def is_ready(self) -> bool:
-        """Whether `begin` would return a transaction."""
-        return any(part.ready and part.phase is Phase.RUNNING for part in self._parts.values())
-
-    def is_full(self) -> bool:
-        """Whether more than the limits is held; stays so until it is down to half of them."""
-        limits = self.limits
-        divisor = 2 if self._full else 1
-        self._full = (
-            self._in_flight * divisor >= limits.in_flight
-            or self._bytes * divisor >= limits.in_flight_bytes
-        )
-        return self._full
-
-    def flow(self, *, hold: bool = False) -> tuple[list[int], list[int]]:
-        """Partitions to pause and to resume now; `hold` pauses all (the worker is full)."""
-        pause, resume = [], []
-        for p, part in self._parts.items():
-            if part.phase is not Phase.RUNNING or not part.fetching:
-                continue
-            span = part.window.span
-            limit = self.limits.span // 2 if part.paused else self.limits.span
-            want = hold or span >= limit
-            if want and not part.paused:
-                pause.append(p)
-            elif part.paused and not want:
-                resume.append(p)
-            part.paused = want
-        return pause, resume
-
-
-_ABANDONED = "it was running when its worker ended, and it is declared at-most-once"
-
-
-def _dead(record: Record, reason: Reason, message: str) -> Outcome:
-    error = TaskError(reason.value, message, reason.value)
-    return Outcome(record, Status.DEAD, failure=Failure(reason, error))

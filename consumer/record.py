@@ -57,6 +57,11 @@ class Record(NamedTuple):
     fault: tuple[Reason, str] | None = None
     #: The partition this key belongs to, where that is another one.
     belongs_to: int | None = None
+    #: What an earlier attempt kept with ctx.save.
+    saved: bytes | None = None
+    #: It waited for its `running` mark: once that is committed it is run, also by a worker that
+    #: starts nothing else any more.
+    is_gated: bool = False
 
     @property
     def size(self) -> int:
@@ -86,6 +91,25 @@ class Failure(NamedTuple):
     stack: str = ""
 
 
+class Note(NamedTuple):
+    """What is to be known of a record while it runs: a `running` state."""
+
+    record: Record
+    started_at: int | None = None
+    deliveries: int = 0
+    saved: bytes | None = None
+    #: Whether the record starts only once this is committed.
+    gates: bool = False
+
+
+class Child(NamedTuple):
+    """A task that a handler enqueued, to be sent in the transaction of its outcome."""
+
+    queue: str
+    key: bytes
+    value: bytes
+
+
 class Outcome(NamedTuple):
     """How a record ended. `status` None: it leaves no mark (a duplicate, or re-routed)."""
 
@@ -97,3 +121,7 @@ class Outcome(NamedTuple):
     finished_at: int | None = None
     #: Seconds the handler ran, by the monotonic clock.
     duration: float = 0.0
+    #: What the handler enqueued; sent where it succeeded.
+    children: tuple[Child, ...] = ()
+    #: UTC milliseconds from which on the result counts as gone; None: it stays.
+    expires_at: int | None = None

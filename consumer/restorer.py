@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from queue import SimpleQueue
 
+from taskmill.consumer.commit import AT_WORK
 from taskmill.consumer.core import Core
 from taskmill.consumer.protocol import Phase
 from taskmill.consumer.record import Lease
@@ -100,7 +101,8 @@ class Restorer:
         except StoreDamaged as error:
             self._start_over(lease, table, error)
             return
-        committed = found[p]
+        last = found[p]
+        committed = last.offset if last is not None else None
         if committed is None and changed.end_offset > 0:
             logger.warning(
                 "group %s has no offset for %s [%d], whose state reaches %d: was it deleted, or "
@@ -110,7 +112,10 @@ class Restorer:
                 p,
                 changed.end_offset,
             )
-        self._hand_over(lease, table, committed or 0)
+        unclean = last is not None and last.metadata == AT_WORK
+        if unclean:
+            logger.info("%s [%d]: its last owner ended without a word", self._topics.tasks, p)
+        self._hand_over(lease, table, committed or 0, unclean)
         self.restores.append(changed.seconds)
         # Nothing to tell of a partition that had nothing to restore: there are dozens of them.
         level = logging.INFO
@@ -151,7 +156,7 @@ class Restorer:
             logger.warning("local store of %s [%d] is rebuilt: %s", state, p, why)
         return Table(store, self._codec)
 
-    def _hand_over(self, lease: Lease, table: Table, committed: int) -> None:
+    def _hand_over(self, lease: Lease, table: Table, committed: int, unclean: bool) -> None:
         """The table is complete: give it to the protocol, if the lease still holds."""
         core, p = self._core, lease.partition
         with core.changed:
@@ -165,7 +170,7 @@ class Restorer:
                 for key, entry in zip(keys, table.lookup(keys), strict=True)
                 if entry is not None
             }
-            core.protocol.restored(lease, committed, entries)
+            core.start(core.protocol.restored(lease, committed, entries, unclean=unclean))
             core.changed.notify_all()
             ready = len(core.tables) == len(core.protocol.partitions)
         core.nudge()

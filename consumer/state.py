@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from taskmill.consumer.failure import cut
-from taskmill.consumer.record import Outcome
+from taskmill.consumer.record import Note, Outcome
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import JSON, TaskError, TaskResult, TaskState
+from taskmill.schemas.states import Status
 
 #: DESIGN §2: a state record is small, so that the whole table restores quickly.
 MAX_STATE_BYTES = 512
@@ -69,6 +70,36 @@ class StateEncoder:
                 source.partition,
                 source.offset,
                 large,
+                result_expires_at=outcome.expires_at,
+            )
+        )
+
+    def running(self, note: Note) -> bytes:
+        """The bytes of the mark that `note`'s record runs."""
+        record, task = note.record, note.record.task
+        assert task is not None, "only a task runs"
+        return self._encode(
+            TaskState(
+                id=task.id,
+                name=task.name,
+                queue=self._queue,
+                status=Status.RUNNING,
+                generation=record.generation,
+                seq=record.seq,
+                attempt=task.attempt,
+                worker=self._worker,
+                enqueued_at=task.enqueued_at,
+                started_at=note.started_at,
+                finished_at=None,
+                next_attempt_at=None,
+                result=None,
+                content_type=None,
+                error=None,
+                source_partition=record.source.partition,
+                source_offset=record.source.offset,
+                large=None,
+                deliveries=note.deliveries,
+                saved=note.saved,
             )
         )
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from taskmill.consumer.record import Lease, Outcome
+from taskmill.consumer.record import Lease, Note, Outcome
 from taskmill.consumer.table import Entry
+from taskmill.schemas.states import Status
 
 
 class Fence(NamedTuple):
@@ -17,13 +18,16 @@ class Fence(NamedTuple):
 
 
 class Transaction(NamedTuple):
-    """What one Kafka transaction writes: outcomes, and the offset of each partition they touch."""
+    """What one Kafka transaction writes: outcomes, notes, and the offset of each partition that
+    they touch. `released` are those whose owner lets go of them in order."""
 
     number: int
     fence: Fence
     outcomes: dict[int, list[Outcome]]
     offsets: dict[int, int]
     leases: dict[int, Lease]
+    notes: dict[int, list[Note]]
+    released: frozenset[int] = frozenset()
 
     @property
     def size(self) -> int:
@@ -47,3 +51,18 @@ def is_committed(outcomes: list[Outcome], entries: Mapping[bytes, Entry]) -> boo
         ours, found = (record.generation, record.seq), (entry.generation, entry.seq)
         return found == ours and entry.status is outcome.status
     return False
+
+
+def is_noted(note: Note, entries: Mapping[bytes, Entry]) -> bool:
+    """Whether the table holds `note`, which gates its record.
+
+    Before it was written, the table held no `running` mark of that record with so many deliveries:
+    the rule would have had another end for it.
+    """
+    entry = entries.get(note.record.mark_key)
+    return (
+        entry is not None
+        and entry.status is Status.RUNNING
+        and (entry.generation, entry.seq, entry.deliveries)
+        == (note.record.generation, note.record.seq, note.deliveries)
+    )

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -21,14 +21,20 @@ from taskmill.consumer.attempt import Attempts, definitions_by_name
 from taskmill.consumer.dispatch import Concurrency, Dispatcher
 from taskmill.consumer.engine import Engine, Parts
 from taskmill.consumer.executors.processes import ChildSpec
+from taskmill.consumer.link import WorkerEnd
 from taskmill.consumer.observe import FailureLog, WorkerMetrics
 from taskmill.consumer.protocol import Limits
-from taskmill.consumer.record import Outcome
+from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
+from taskmill.consumer.upkeep import Upkeep
+from taskmill.consumer.watch import Watch
 from taskmill.producer.definition import TaskDefinition
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings, check_queue
 from taskmill.runtime.errors import ConfigError, Unreachable
+
+if TYPE_CHECKING:
+    from taskmill.consumer.outcomes import PostgresOutcomes
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -54,7 +60,8 @@ class Worker:
     concurrency: how many async handlers run at once (default 100); threads are 2 × cores and
     processes one a core. drain_timeout: seconds that `run` waits for running handlers after
     SIGTERM or SIGINT (default 30). target: "module:attribute" of `app`, needed where a task is
-    declared `isolate="process"`. limits: see Limits.
+    declared `isolate="process"`. limits: see Limits. supervisor: the line to the one whose process
+    this is, if it is one of many.
     """
 
     def __init__(
@@ -67,8 +74,10 @@ class Worker:
         target: str | None = None,
         limits: Limits | None = None,
         clock: Clock = SYSTEM_CLOCK,
+        supervisor: WorkerEnd | None = None,
     ) -> None:
         self._app = app
+        self._supervisor = supervisor
         self._clock = clock
         self._drain_timeout = drain_timeout
         self._wake = threading.Event()
@@ -76,6 +85,7 @@ class Worker:
         self._server: WSGIServer | None = None
         settings = app.settings
         definitions = definitions_by_name(app.tasks)
+        _check_result_ttls(definitions, settings)
         cores = os.cpu_count() or 1
         size = Concurrency(
             DEFAULT_CONCURRENCY if concurrency is None else concurrency,
@@ -86,7 +96,7 @@ class Worker:
         if not self._queues:
             raise ConfigError("a worker needs at least one queue")
         self._limits = limits
-        self.slot = Slot(settings.state_dir)
+        self.slot = Slot(settings.state_dir, supervisor.place.slot if supervisor else None)
         # Counting costs 2 µs a task: only where somebody reads it.
         wanted = settings.metrics_port is not None
         self._metrics = WorkerMetrics(__version__) if wanted else None
@@ -94,6 +104,13 @@ class Worker:
         if self._metrics is not None:
             self._hooks = self._hooks.then(self._metrics)
         self._attempts = Attempts(definitions, clock, self._hooks, settings.max_task_bytes)
+        self._effects = _effects(definitions, self._attempts, settings, clock)
+        self._attempts.effects = self._effects
+        self._attempts.encode = app.encode
+        self._attempts.keep = self._keep
+        self._at_most_once = frozenset(
+            name for name, d in definitions.items() if d.delivery == "at_most_once"
+        )
         self.dispatcher = Dispatcher(
             definitions,
             self._attempts,
@@ -111,9 +128,14 @@ class Worker:
             self.dispatcher.submit,
             self.dispatcher.cancel,
         )
+        self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
         self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
         self._only: Callable[[list[Outcome]], None] | None = None
+
+    def _keep(self, record: Record, started_at: int, saved: bytes) -> None:
+        """What a handler saves, to the engine of its queue."""
+        self.engines[record.lease.queue].core.note(record, started_at, saved)
 
     def _sink(self, outcomes: list[Outcome]) -> None:
         """Outcomes of the executors, to the engine of their queue."""
@@ -133,7 +155,7 @@ class Worker:
 
         Waits for a broker that is away; False where it was told to stop meanwhile.
         """
-        if not self._connect():
+        if not self._connect() or not self._start_effects():
             return False
         _tune_interpreter()
         self.dispatcher.start()
@@ -141,8 +163,14 @@ class Worker:
         self._attempts.resources = self._on_loop(self._lifespan.__aenter__())
         for hook in self._hooks.worker_started:
             hook()
+        cores = {queue: engine.core for queue, engine in self.engines.items()}
+        window_ms = self._app.settings.dedup_window_ms
+        watch = Watch(self.dispatcher.running, cores, window_ms, self._clock)
+        self._upkeep.add(watch.jobs())
         for engine in self.engines.values():
             engine.start()
+            self._upkeep.add(engine.jobs)
+        self._upkeep.start()
         self._serve_metrics()
         logger.info(
             "worker %s: queues %s, slot %s, pid %d",
@@ -159,7 +187,9 @@ class Worker:
             try:
                 for queue in self._queues:
                     if queue not in self.engines:
-                        self.engines[queue] = Engine(self._parts, queue, self._limits, frozenset())
+                        self.engines[queue] = Engine(
+                            self._parts, queue, self._limits, self._at_most_once
+                        )
             except Unreachable as error:
                 now = self._clock.monotonic()
                 if not told or now - told >= REPEAT_S:
@@ -172,18 +202,24 @@ class Worker:
             return True
         return False
 
+    def _start_effects(self) -> bool:
+        return self._effects is None or self._effects.start(lambda: self._signals > 0)
+
     def _serve_metrics(self) -> None:
         port = self._app.settings.metrics_port
         if port is None or self._metrics is None:
             return
+        if port and self._supervisor is not None:
+            port += self._supervisor.place.number
         self._metrics.watch(self.engines)
         registry = CollectorRegistry()
         registry.register(self._metrics)
         try:
             server, _ = start_http_server(port, registry=registry)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
             raise ConfigError(
-                f"metrics port {port} (TASKMILL_METRICS_PORT): {error.strerror}; 0 takes a free one"
+                f"metrics port {port} (TASKMILL_METRICS_PORT): {why}; 0 takes a free one"
             ) from None
         self._server = server
         logger.info("metrics on port %d, path /metrics", server.server_port)
@@ -196,10 +232,11 @@ class Worker:
 
         What was taken and has not started is left to whoever owns its partition next.
         """
+        deadline = Deadline(seconds, self._clock)
         for engine in self.engines.values():
             engine.poller.draining = True
+            engine.core.close_gates(deadline)
         self.dispatcher.shed()
-        deadline = Deadline(seconds, self._clock)
         while not self.dispatcher.is_quiet() and not deadline.over():
             self._clock.sleep(DRAIN_LOOK_S)
         settled = [engine.settle(deadline) for engine in self.engines.values()]
@@ -207,11 +244,15 @@ class Worker:
 
     def stop(self) -> None:
         """Stop now. What has not committed is not lost: its next owner runs it again."""
+        self._upkeep.stop()
         for engine in self.engines.values():
             engine.stop()
         for hook in self._hooks.worker_stopping:
             hook()
         self._on_loop(self._lifespan.__aexit__(None, None, None))
+        if self._effects is not None:
+            self._effects.stop()
+            self._on_loop(self._effects.close())
         stuck = self.dispatcher.stop(timeout_s=1.0)
         if stuck:
             logger.warning("%d thread(s) still run a handler; they end with the process", stuck)
@@ -227,6 +268,11 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        if self._supervisor is not None:
+            prefix = self._app.settings.prefix
+            names = [self.slot.transactional_id(prefix, queue) for queue in self._queues]
+            self._supervisor.holds(self.slot.number, names, self._app.settings)
+            self._supervisor.watch(self._on_orphaned)
         if not self.start():
             return 0
         failed = None
@@ -235,19 +281,26 @@ class Worker:
             failed = next((e.failure for e in self.engines.values() if e.failure), None)
         if failed is not None:
             logger.error("stopping: %s", failed)
-        logger.info(
-            "draining, %g s at the most; a second signal stops at once", self._drain_timeout
-        )
+        more = "; a second signal stops at once" if self._supervisor is None else ""
+        logger.info("draining, %g s at the most%s", self._drain_timeout, more)
         drained = self.drain(self._drain_timeout)
         if not drained:
             logger.warning("not drained in time: what still runs will run again elsewhere")
         self.stop()
         return 0 if drained and failed is None else 1
 
+    def _on_orphaned(self) -> None:
+        if not self._signals:
+            logger.warning("the supervisor is gone")
+            self._signals = 1
+            self._wake.set()
+
     def _on_signal(self, number: int, frame: object) -> None:
         self._signals += 1
         self._wake.set()
-        if self._signals > 1:
+        # A supervised one's group may be signalled beside it (Ctrl-C; systemd): to stop at once is
+        # the supervisor's to decide, which kills.
+        if self._signals > 1 and self._supervisor is None:
             # Nothing is lost: what has not committed runs again.
             os._exit(128 + number)
 
@@ -259,6 +312,40 @@ def _tune_interpreter() -> None:
     # What is loaded by now stays: no collection has to look through it again.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
+
+
+def _check_result_ttls(definitions: Mapping[str, TaskDefinition], settings: Settings) -> None:
+    """A result is found by its state, and cannot outlive it."""
+    window = settings.dedup_window_ms
+    for task in definitions.values():
+        if task.result_ttl_ms is not None and task.result_ttl_ms > window:
+            raise ConfigError(
+                f"task {task.name!r}: result_ttl is {task.result_ttl_ms} ms, but its state is kept "
+                f"for {window} ms only (TASKMILL_DEDUP_WINDOW_MS): shorten the one or raise the "
+                "other"
+            )
+
+
+def _effects(
+    definitions: Mapping[str, TaskDefinition], attempts: Attempts, settings: Settings, clock: Clock
+) -> PostgresOutcomes | None:
+    needing = [d.name for d in definitions.values() if d.effects is not None]
+    if not needing:
+        return None
+    if settings.outcomes_url is None:
+        raise ConfigError(
+            f'task {needing[0]!r} is declared effects="postgresql": set TASKMILL_OUTCOMES_URL to '
+            "its database, postgresql://user:password@host:port/database"
+        )
+    try:
+        # Only here: psycopg is an extra.
+        from taskmill.consumer.outcomes import PostgresOutcomes
+    except ImportError as error:
+        raise ConfigError(
+            f'task {needing[0]!r} is declared effects="postgresql", which needs psycopg 3 '
+            f"(pip install 'taskmill[postgres]'): {error}"
+        ) from None
+    return PostgresOutcomes(definitions, attempts, settings, clock)
 
 
 def _child(

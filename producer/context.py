@@ -1,10 +1,28 @@
-"""What a handler that asks for it is told about its task and the attempt."""
+"""What a handler that asks for it is told about its task and the attempt, and may do within it."""
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from taskmill.runtime.errors import ConfigError, InvalidResult, PayloadTooLarge
+from taskmill.schemas.models import Task
+
+if TYPE_CHECKING:  # a definition looks for parameters that take a Context
+    from taskmill.producer.definition import TaskCall
+
+#: What `save` keeps lies in the task's state record, whose topic every restore reads.
+MAX_SAVED_BYTES = 16 * 1024
+
+
+class Encode(Protocol):
+    """TaskEncoder.encode."""
+
+    def __call__(
+        self, call: TaskCall[Any], parent_id: str | None = None
+    ) -> tuple[TaskCall[Any], Task, bytes]: ...
 
 
 class Context:
@@ -15,7 +33,12 @@ class Context:
     """
 
     __slots__ = (
+        "_connection",
+        "_encode",
+        "_keep",
+        "_saved",
         "attempt",
+        "children",
         "enqueued_at",
         "generation",
         "headers",
@@ -37,7 +60,18 @@ class Context:
         enqueued_at: int = 0,
         headers: Mapping[str, str] | None = None,
         resources: Any = None,
+        *,
+        saved: bytes | None = None,
+        keep: Callable[[bytes], None] | None = None,
+        encode: Encode | None = None,
     ) -> None:
+        """`saved`: what an earlier attempt kept; `keep` and `encode`: what `save` and `enqueue`
+        hand on to, where there is somebody to take it."""
+        self._saved = saved
+        self._keep = keep
+        self._encode = encode
+        #: What `enqueue` was given, as queue, key and value of each.
+        self.children: list[tuple[str, bytes, bytes]] = []
         self.id = id
         self.name = name
         self.queue = queue
@@ -47,6 +81,7 @@ class Context:
         self.enqueued_at = enqueued_at
         self.headers: Mapping[str, str] = headers if headers is not None else {}
         self.resources = resources
+        self._connection: Any = None
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -55,6 +90,63 @@ class Context:
             logging.getLogger(f"taskmill.task.{self.name}"),
             {"task_id": self.id, "queue": self.queue, "attempt": self.attempt},
         )
+
+    @property
+    def connection(self) -> Any:
+        """The PostgreSQL transaction of a task declared `effects="postgresql"`, while it runs.
+
+        A psycopg.AsyncConnection for an async def, a psycopg.Connection for a def. The worker
+        commits it together with the task's outcome, or rolls it back where the handler raises.
+        """
+        if self._connection is None:
+            raise AttributeError(
+                f"task {self.name!r}: ctx.connection is there while the handler runs, of a task "
+                'declared @app.task(effects="postgresql")'
+            )
+        return self._connection
+
+    def connect(self, connection: Any) -> None:
+        """The worker's: lend the handler `connection`; None takes it back."""
+        self._connection = connection
+
+    @property
+    def saved(self) -> Any:
+        """What `save` was given last, by this attempt or one before it; None: nothing yet."""
+        return None if self._saved is None else json.loads(self._saved)
+
+    def save(self, state: Any) -> None:
+        """Keep `state`, a JSON value, for the next attempt: `saved` is it then.
+
+        It is committed to Kafka with the worker's next transaction, some milliseconds later, and
+        survives retries, crashes and moves to another worker from then on; each `save` replaces
+        the one before. Never blocks. Raises InvalidResult for what is no JSON, PayloadTooLarge
+        over 16 KiB: keep such a thing elsewhere, and save where.
+        """
+        try:
+            data = json.dumps(state, allow_nan=False, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidResult(f"ctx.save of task {self.name!r}: no JSON value: {error}") from None
+        if len(data) > MAX_SAVED_BYTES:
+            raise PayloadTooLarge(
+                f"ctx.save of task {self.name!r}: {len(data)} bytes; the limit is {MAX_SAVED_BYTES}"
+            )
+        self._saved = data
+        if self._keep is not None:
+            self._keep(data)
+
+    def enqueue(self, *calls: TaskCall[Any]) -> None:
+        """Enqueue tasks with this attempt: they are sent in the transaction that commits its
+        success, all of them, and not at all where it fails or is run by another worker instead.
+
+        `ctx.enqueue(send_receipt.call(order_id=1))`; the call's `id` is the task's. Raises
+        InvalidInput as any other enqueue does, and ConfigError where this Context belongs to no
+        worker.
+        """
+        if self._encode is None:
+            raise ConfigError("ctx.enqueue needs the Context that a worker gave")
+        for given in calls:
+            call, _, value = self._encode(given, self.id)
+            self.children.append((call.queue, call.key, value))
 
     def __repr__(self) -> str:
         return (

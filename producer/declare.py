@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar, overload
 
 from taskmill.producer.context import Context
-from taskmill.producer.definition import DEFAULT_QUEUE, Isolation
+from taskmill.producer.definition import DEFAULT_QUEUE, Effects, Isolation, Promise
 from taskmill.producer.function import Sender, TaskFunction
 from taskmill.producer.registry import Registry
 
@@ -57,6 +57,10 @@ class Declare:
         queue: str = DEFAULT_QUEUE,
         aliases: tuple[str, ...] = (),
         isolate: Isolation | None = None,
+        delivery: Promise = "at_least_once",
+        effects: Effects | None = None,
+        store_result: bool = True,
+        result_ttl: str | None = None,
     ) -> Declare: ...
 
     def __call__(
@@ -68,15 +72,35 @@ class Declare:
         queue: str = DEFAULT_QUEUE,
         aliases: tuple[str, ...] = (),
         isolate: Isolation | None = None,
+        delivery: Promise = "at_least_once",
+        effects: Effects | None = None,
+        store_result: bool = True,
+        result_ttl: str | None = None,
     ) -> Any:
         """Declare `fn`, or return a decorator that does with these options.
 
         `name`: the function's own by default, unique in the App. `aliases`: further names that
         reach it, for tasks sent before a renaming. `isolate="process"`: run it in a process of
-        its own, for work that holds the interpreter. Raises ConfigError.
+        its own, for work that holds the interpreter. `delivery="at_most_once"`: it is never
+        started again once it may have begun, and where its worker ends before it does, it goes to
+        the dead letters as `abandoned`. `effects="postgresql"`: run it inside one
+        transaction of `Context.connection`, which also holds its outcome, so that what it does
+        there happens exactly once. `store_result=False`: what it returns is kept nowhere, and need
+        not be JSON; `handle.result()` waits for its end and returns None, or raises as for any
+        other that failed. `result_ttl="1d"`: its result is gone so long after its end
+        (ResultExpired), while its state stays. Raises ConfigError.
         """
         if fn is None:
-            options = {"name": name, "queue": queue, "aliases": aliases, "isolate": isolate}
+            options = {
+                "name": name,
+                "queue": queue,
+                "aliases": aliases,
+                "isolate": isolate,
+                "delivery": delivery,
+                "effects": effects,
+                "store_result": store_result,
+                "result_ttl": result_ttl,
+            }
             return Declare(self._registry, self._sender, options)
         # Annotations may name what only the enclosing function knows.
         scope = sys._getframe(1).f_locals

@@ -10,6 +10,7 @@ from taskmill.producer.arguments import Arguments
 from taskmill.producer.ids import new_id
 from taskmill.producer.results import Results
 from taskmill.runtime.config import check_queue
+from taskmill.runtime.duration import FORM, parse_duration
 from taskmill.runtime.errors import ConfigError, InvalidArguments
 from taskmill.schemas.codec import check_id
 from taskmill.schemas.models import MAX_NAME_BYTES
@@ -19,6 +20,10 @@ R_co = TypeVar("R_co", covariant=True)
 DEFAULT_QUEUE = "default"
 
 Isolation = Literal["process"]
+#: How often a handler may start. "at_most_once": never again once it may have begun.
+Promise = Literal["at_least_once", "at_most_once"]
+#: Where the outside effects of a handler go, all of them, if they are to happen exactly once.
+Effects = Literal["postgresql"]
 
 
 class TaskDefinition:
@@ -36,6 +41,10 @@ class TaskDefinition:
         queue: str = DEFAULT_QUEUE,
         aliases: Iterable[str] = (),
         isolate: Isolation | None = None,
+        delivery: Promise = "at_least_once",
+        effects: Effects | None = None,
+        store_result: bool = True,
+        result_ttl: str | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         """Raises ConfigError for a function or an option that cannot be a task's."""
@@ -52,15 +61,29 @@ class TaskDefinition:
         self.queue = check_queue(queue)
         self.aliases = tuple(map(check_name, aliases))
         self.isolate: Isolation | None = isolate
+        if delivery not in ("at_least_once", "at_most_once"):
+            raise ConfigError(
+                f"task {self.name!r}: delivery={delivery!r:.40}; "
+                'allowed: "at_least_once", "at_most_once"'
+            )
+        self.delivery: Promise = delivery
+        if not isinstance(store_result, bool):
+            raise ConfigError(
+                f"task {self.name!r}: store_result={store_result!r:.40}; allowed: True, False"
+            )
+        #: How long its result is kept, in milliseconds; None: as long as its state.
+        self.result_ttl_ms = _ttl_ms(self.name, result_ttl, store_result)
         self.is_async = inspect.iscoroutinefunction(fn)
         arguments = Arguments(self.name, fn, scope)
-        results = Results(self.name, arguments.returns)
+        results = Results(self.name, arguments.returns if store_result else None)
         self.argument_names = arguments.names
         self.context_parameter = arguments.context_parameter
+        self.effects: Effects | None = _check_effects(self, effects)
         # Bound here: one look-up less for each task that passes.
         self.dump_arguments = arguments.dump
         self.load = arguments.load
-        self.dump_result = results.dump
+        #: To the bytes of a result; None where it is not to be stored.
+        self.dump_result: Callable[[Any], bytes | None] = results.dump if store_result else _drop
         self.load_result = results.load
 
     def __repr__(self) -> str:
@@ -131,6 +154,54 @@ def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
             if not isinstance(part, str) or not _is_utf8(part):
                 raise InvalidArguments(f"header {key!r:.100}: names and values are text (str)")
     return dict(headers)
+
+
+def _check_effects(task: TaskDefinition, effects: Effects | None) -> Effects | None:
+    """`effects` if `task` may have them, else ConfigError."""
+    if effects is None:
+        return None
+    if effects != "postgresql":
+        raise ConfigError(
+            f'task {task.name!r}: effects={effects!r:.40}; allowed: None, "postgresql"'
+        )
+    if task.isolate is not None:
+        raise ConfigError(
+            f"task {task.name!r}: effects={effects!r} with isolate={task.isolate!r}: the worker "
+            "commits the transaction and its outcome together, and cannot for another process"
+        )
+    if task.delivery == "at_most_once":
+        raise ConfigError(
+            f"task {task.name!r}: effects={effects!r} with delivery={task.delivery!r}: what a "
+            "crash has undone would not be done again; leave out the delivery"
+        )
+    if task.context_parameter is None:
+        raise ConfigError(
+            f"task {task.name!r}: effects={effects!r} needs a parameter annotated Context: the "
+            "transaction is that of ctx.connection"
+        )
+    return effects
+
+
+def _drop(value: Any) -> None:
+    """What becomes of the result of a task declared store_result=False."""
+
+
+def _ttl_ms(task: str, ttl: str | None, store_result: bool) -> int | None:
+    if ttl is None:
+        return None
+    if not store_result:
+        raise ConfigError(f"task {task!r}: result_ttl={ttl!r} with store_result=False: give one")
+    if not isinstance(ttl, str):
+        raise ConfigError(f"task {task!r}: result_ttl={ttl!r:.40}: expected {FORM}")
+    try:
+        milliseconds = int(parse_duration(ttl) * 1000)
+    except ConfigError as error:
+        raise ConfigError(f"task {task!r}: result_ttl: {error}") from None
+    if not milliseconds:
+        raise ConfigError(
+            f"task {task!r}: result_ttl={ttl!r} keeps nothing; store_result=False says so"
+        )
+    return milliseconds
 
 
 def _is_utf8(text: str) -> bool:

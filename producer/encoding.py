@@ -29,11 +29,11 @@ class TaskEncoder:
         self._hooks = hooks
         self._now_ms = clock.now_ms
 
-    def encode(self, call: TaskCall[Any]) -> Encoded:
+    def encode(self, call: TaskCall[Any], parent_id: str | None = None) -> Encoded:
         """Raises PayloadTooLarge, InvalidInput for what a hook made of it, and a hook's errors."""
         task = Task(call.id, call.name, call.payload, JSON, self._now_ms())
-        if call.headers:
-            task = task._replace(headers=call.headers)
+        if call.headers or parent_id is not None:
+            task = task._replace(headers=call.headers, parent_id=parent_id)
         for hook in self._hooks().before_enqueue:
             task = _changed(hook, task)
         if task.id != call.id:

@@ -12,7 +12,13 @@ from taskmill.producer.ids import time_of
 from taskmill.producer.reader import RESULT_S, StateReader
 from taskmill.producer.results import Results
 from taskmill.producer.watch import Lying, Seen
-from taskmill.runtime.errors import ResultLost, ResultTimeout, TaskFailed, Unreachable
+from taskmill.runtime.errors import (
+    ResultExpired,
+    ResultLost,
+    ResultTimeout,
+    TaskFailed,
+    Unreachable,
+)
 from taskmill.schemas.models import JSON, TaskResult, TaskState
 from taskmill.schemas.states import Status
 
@@ -61,12 +67,15 @@ class Handle(Generic[R_co]):
         return Status.QUEUED if state is None else state.status
 
     def state(self) -> TaskState | None:
-        """All that workers told last, None while they have told nothing. Raises Unreachable."""
+        """All that workers told last, None while they have told nothing. Raises Unreachable.
+
+        A result whose `result_ttl` is over is not in it any more.
+        """
         reader = self._reader()
         seen = _wait(
             reader.newest(self.queue, self.id, self._since), ANSWER_S, _away(reader, ANSWER_S)
         )
-        return None if seen is None else seen.state
+        return None if seen is None else _as_of(reader.now_ms(), seen.state)
 
     def queued(self) -> TaskState | None:
         """The task as it lies on its topic, for one without a state: `queued`, and where.
@@ -83,32 +92,39 @@ class Handle(Generic[R_co]):
     def outcome(self, timeout: float | None = None) -> TaskState:
         """The state in which the task ended, waiting for it; a large result or error is in it too.
 
+        There is no result in it where none was stored, or where its `result_ttl` is over.
         `timeout` is in seconds, None: as long as it takes. Raises ResultTimeout, ResultLost, and
         Unreachable where Kafka does not answer.
         """
         reader = self._reader()
         future = reader.end(self.queue, self.id, self._since)
         seen = _ended(_wait(future, timeout, self._too_late(reader, timeout)))
-        if seen.state.large is None:
-            return seen.state
+        state = _as_of(reader.now_ms(), seen.state)
+        if state.large is None:
+            return state
         large = reader.large(self.queue, seen)
-        return self._whole(seen.state, _wait(large, LARGE_S, _away(reader, LARGE_S)))
+        found = _wait(large, LARGE_S, _away(reader, LARGE_S))
+        return self._whole(state, found, reader.now_ms())
 
     async def aoutcome(self, timeout: float | None = None) -> TaskState:
         """As `outcome`, for asyncio."""
         reader = self._reader()
         future = reader.end(self.queue, self.id, self._since)
         seen = _ended(await _await(future, timeout, self._too_late(reader, timeout)))
-        if seen.state.large is None:
-            return seen.state
+        state = _as_of(reader.now_ms(), seen.state)
+        if state.large is None:
+            return state
         large = reader.large(self.queue, seen)
-        return self._whole(seen.state, await _await(large, LARGE_S, _away(reader, LARGE_S)))
+        found = await _await(large, LARGE_S, _away(reader, LARGE_S))
+        return self._whole(state, found, reader.now_ms())
 
     def result(self, timeout: float | None = None) -> R_co:
         """What the task returned, waiting for it: `timeout` seconds, None: as long as it takes.
 
-        Raises TaskFailed where it ended without a result, ResultTimeout, Unreachable where Kafka
-        does not answer, InvalidResult where the result is not of the declared type, ResultLost.
+        None for a task declared `store_result=False`. Raises TaskFailed where it ended without a
+        result, ResultTimeout, Unreachable where Kafka does not answer, InvalidResult where the
+        result is not of the declared type, ResultExpired where its `result_ttl` is over,
+        ResultLost.
         """
         return self._value(self.outcome(timeout))
 
@@ -116,7 +132,7 @@ class Handle(Generic[R_co]):
         """As `result`, for asyncio."""
         return self._value(await self.aoutcome(timeout))
 
-    def _whole(self, state: TaskState, large: TaskResult | None) -> TaskState:
+    def _whole(self, state: TaskState, large: TaskResult | None, now_ms: int) -> TaskState:
         """`state` with what was set aside for its size."""
         if large is not None:
             return state._replace(
@@ -125,7 +141,9 @@ class Handle(Generic[R_co]):
                 error=large.error or state.error,
                 large=None,
             )
-        if state.status is Status.SUCCEEDED:
+        # By the clock of the worker that removed it, its time may be over already.
+        state = _as_of(now_ms + _CLIENT_SKEW_MS, state)
+        if state.status is Status.SUCCEEDED and state.large is not None:
             raise ResultLost(
                 f"task {self.id!r} succeeded, but its result is no longer kept on {state.large}"
             )
@@ -136,6 +154,8 @@ class Handle(Generic[R_co]):
             kind, message = (state.error.type, state.error.message) if state.error else ("", "")
             raise TaskFailed(self.id, str(state.status), kind, message)
         if state.result is None:
+            if state.result_expires_at is not None:
+                raise ResultExpired(self.id, state.result_expires_at)
             return cast(R_co, None)
         if state.content_type != JSON:
             return cast(R_co, state.result)
@@ -197,6 +217,14 @@ def _as_queued(lying: Lying, queue: str) -> TaskState:
         source_offset=offset,
         large=None,
     )
+
+
+def _as_of(now_ms: int, state: TaskState) -> TaskState:
+    """`state` without a result whose time is over by `now_ms`."""
+    at = state.result_expires_at
+    if at is None or now_ms < at:
+        return state
+    return state._replace(result=None, content_type=None, large=None)
 
 
 def _ended(seen: Seen | None) -> Seen:

@@ -57,6 +57,10 @@ class StateReader:
         session = self._session
         return session.trouble if session is not None else ""
 
+    def now_ms(self) -> int:
+        """UTC wall time, by the App's clock."""
+        return self._clock.now_ms()
+
     def newest(self, queue: str, task_id: str, since: int | None) -> Future[Seen | None]:
         """The newest state of a task, as of now; None where it has none.
 

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple, TypeVar
 from confluent_kafka import (
     OFFSET_INVALID,
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -48,11 +47,20 @@ _LOOK_S = 0.1
 #: Between two tries of a request that failed.
 _RETRY_S = 0.5
 _REQUEST_S = 5.0
+#: One request for a group's offsets, which waits for stable ones.
+_OFFSETS_S = 0.5
 #: The same while a transaction is being completed, which takes the broker milliseconds.
 _UNSTABLE_S = 0.02
 #: How long an open transaction is waited for in silence.
 _PATIENCE_S = 1.0
 _PROGRESS_S = 5.0
+
+
+#: What it means that a consumer has asked in vain.
+_UNSTABLE = KafkaError(
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+    "unstable offsets: a transaction that moves them is open, or the coordinator is away",
+)
 
 
 class Stopped(Exception):
@@ -67,6 +75,13 @@ class RestoreResult(NamedTuple):
     end_offset: int
 
 
+class Committed(NamedTuple):
+    """A group's committed offset, and what was said with it."""
+
+    offset: int
+    metadata: str
+
+
 class Changelog:
     """The clients with which one thread restores stores: an admin client and a consumer, reused.
 
@@ -79,34 +94,45 @@ class Changelog:
         self._settings = settings
         self._say = OncePerMinute("changelog", clock, bootstrap_servers(settings))
         self._admin = self._new_admin()
-        self._consumer = Consumer(
-            client_config(
-                settings,
-                "changelog",
-                clock=clock,
-                # Demanded by the client; partitions are assigned by hand, nothing is committed.
-                group_id=f"{settings.prefix}.changelog",
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                auto_offset_reset="earliest",
-                enable_partition_eof=True,
-                # A short tail is the usual case: with the default of 500 ms each partition waits
-                # that long for its first answer, with this 9 ms.
-                fetch_wait_max_ms=5,
-                fetch_error_backoff_ms=50,
-                # Memory: at most so much is fetched ahead of what was applied. Looked at again
-                # after 10 ms; with the default of 1 s the reader runs dry (99 k/s, so 173 k/s).
-                queued_max_messages_kbytes=16 * 1024,
-                fetch_queue_backoff_ms=10,
-            )
+        self._consumer = self._new_reader(
+            "changelog",
+            # Demanded by the client; partitions are assigned by hand, nothing is committed.
+            f"{settings.prefix}.changelog",
+            auto_offset_reset="earliest",
+            enable_partition_eof=True,
+            # A short tail is the usual case: with the default of 500 ms each partition waits that
+            # long for its first answer, with this 9 ms.
+            fetch_wait_max_ms=5,
+            fetch_error_backoff_ms=50,
+            # Memory: at most so much is fetched ahead of what was applied. Looked at again after
+            # 10 ms; with the default of 1 s the reader runs dry (99 k/s, so 173 k/s).
+            queued_max_messages_kbytes=16 * 1024,
+            fetch_queue_backoff_ms=10,
         )
+        #: What asks for the offsets of a group, by group.
+        self._groups: dict[str, Consumer] = {}
 
     def _new_admin(self) -> AdminClient:
         return AdminClient(client_config(self._settings, "changelog-admin", clock=self._clock))
 
+    def _new_reader(self, name: str, group: str, **config: Any) -> Consumer:
+        return Consumer(
+            client_config(
+                self._settings,
+                name,
+                clock=self._clock,
+                group_id=group,
+                enable_auto_commit=False,
+                isolation_level="read_committed",
+                **config,
+            )
+        )
+
     def close(self) -> None:
-        """Close the consumer; the admin client ends with this object."""
+        """Close the consumers; the admin client ends with this object."""
         self._consumer.close()
+        for consumer in self._groups.values():
+            consumer.close()
 
     def topic_id(self, topic: str, *, stop: Stop) -> str:
         """`topic` and its UUID, another one when it was deleted and made again."""
@@ -117,7 +143,7 @@ class Changelog:
             )
             return futures[topic]
 
-        return f"{topic}/{self._answer(ask, stop).topic_id}"
+        return f"{topic}/{self._answer(lambda: self._wait(ask(), stop), stop).topic_id}"
 
     def end_offset(self, topic: str, partition: int, *, stop: Stop) -> int:
         """The offset behind the last record, of open transactions too."""
@@ -131,30 +157,39 @@ class Changelog:
             )
             return futures[where]
 
-        return int(self._answer(ask, stop).offset)
+        return int(self._answer(lambda: self._wait(ask(), stop), stop).offset)
 
     def stable_offsets(
         self, group: str, topic: str, partitions: Sequence[int], *, stop: Stop
-    ) -> dict[int, int | None]:
+    ) -> dict[int, Committed | None]:
         """What `group` has committed for each partition, None where nothing; waits for a
         transaction that is about to move one (KIP-447)."""
-        request = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(topic, p) for p in partitions]
-        )
+        # Not AdminClient.list_consumer_group_offsets: it dies of SIGSEGV where the coordinator has
+        # moved or is loading, as after a broker's end (librdkafka 2.16, #5040). A read-committed
+        # consumer asks for stable offsets too; it subscribes to nothing, and so joins nothing.
+        consumer = self._groups.get(group)
+        if consumer is None:
+            consumer = self._groups[group] = self._new_reader("changelog-offsets", group)
+        where = [TopicPartition(topic, p) for p in partitions]
 
-        def ask() -> Future[Any]:
-            futures = self._admin.list_consumer_group_offsets(
-                [request], require_stable=True, request_timeout=_REQUEST_S
-            )
-            return futures[group]
+        def ask() -> list[TopicPartition]:
+            try:
+                found = consumer.committed(where, timeout=_OFFSETS_S)
+            except KafkaException as failure:
+                if failure.args[0].code() == KafkaError._TIMED_OUT:
+                    raise KafkaException(_UNSTABLE) from None
+                raise
+            for one in found:
+                if one.error:
+                    raise KafkaException(one.error)
+            return found
 
-        def check(answer: ConsumerGroupTopicPartitions) -> None:
-            for found in answer.topic_partitions or ():
-                if found.error:
-                    raise KafkaException(found.error)
-
-        found = self._answer(ask, stop, check).topic_partitions or ()
-        return {f.partition: None if f.offset == OFFSET_INVALID else f.offset for f in found}
+        return {
+            one.partition: None
+            if one.offset == OFFSET_INVALID
+            else Committed(one.offset, one.metadata or "")
+            for one in self._answer(ask, stop)
+        }
 
     def restore(
         self, topic: str, partition: int, store: Store, to_puts: ToPuts, *, stop: Stop
@@ -245,19 +280,12 @@ class Changelog:
                 self._say(KafkaError(KafkaError._RETRY, str(error)))
             self._pause(_RETRY_S, stop)
 
-    def _answer(
-        self,
-        ask: Callable[[], Future[T]],
-        stop: Stop,
-        check: Callable[[T], None] = lambda answer: None,
-    ) -> T:
-        """The answer to `ask`, asked again until there is one that passes `check`."""
+    def _answer(self, ask: Callable[[], T], stop: Stop) -> T:
+        """The answer to `ask`, asked again until there is one."""
         began = self._clock.monotonic()
         while True:
             try:
-                answer = self._wait(ask(), stop)
-                check(answer)
-                return answer
+                return ask()
             except KafkaException as failure:
                 error = failure.args[0]
             unstable = error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT

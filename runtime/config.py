@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,8 +21,16 @@ from taskmill.runtime.errors import ConfigError
 #: What Kafka allows in a topic name, less the dot that separates our own parts of it.
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,100}\Z")
 _SECRET = re.compile(r"password|secret|token|\.pem$|key\.pem|sasl\.oauthbearer\.config|basic\.auth")
-_URL_LOGIN = re.compile(r"(://)[^/@\s]*@")
+#: Up to the last @: a password may hold one, or a slash, though it should be written as %XX.
+_URL_LOGIN = re.compile(r"(://)\S*@")
+_URL_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&\s]*")
 MASK = "********"
+
+_HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
+#: How long finished tasks stay on their topic where nobody says otherwise: a week to look into, or
+#: to replay.
+_TASKS_RETENTION_MS = 7 * _DAY_MS
 
 
 def default_state_dir() -> Path:
@@ -64,6 +72,11 @@ class Settings(BaseSettings):
         default=(8 * 24 + 6) * 3_600_000,
         description="How long a finished ID stays a duplicate (8 d 6 h).",
     )
+    tasks_retention_ms: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="Workers delete finished tasks of this age from their topic; 0: as soon as "
+        "they are committed. Unset: 7 d, or what a shorter dedup_window_ms leaves room for.",
+    )
     enqueue_timeout_s: Annotated[float, Field(gt=0, le=3600)] = Field(
         default=30.0, description="An enqueue not acknowledged by then fails as Unreachable."
     )
@@ -75,11 +88,25 @@ class Settings(BaseSettings):
         description="How workers share partitions: KIP-848 (consumer), classic, or the better "
         "one for the broker at hand.",
     )
+    crash_loop_limit: Annotated[int, Field(ge=1)] = Field(
+        default=3,
+        description="A task in flight at so many sudden ends of its worker is dead-lettered.",
+    )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None, description="Serve Prometheus metrics here. Unset: do not. 0: any free port."
     )
     schema_registry_url: str | None = Field(
         default=None, description="Produce Confluent's wire format through this registry."
+    )
+    outcomes_url: str | None = Field(
+        default=None,
+        description='PostgreSQL of the tasks declared effects="postgresql": '
+        "postgresql://user:password@host:port/database.",
+    )
+    outcomes_connections: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=20,
+        description="Such tasks that run at once in a worker process, a connection each: so many "
+        "coroutines, and so many threads.",
     )
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     kafka: dict[str, str] = Field(
@@ -100,6 +127,24 @@ class Settings(BaseSettings):
             raise ValueError("1 to 100 letters, digits, '-' or '_'")
         return value
 
+    @field_validator("outcomes_url")
+    @classmethod
+    def _postgresql(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("postgresql://", "postgres://")):
+            raise ValueError("begins with postgresql://")
+        return value
+
+    @field_validator("tasks_retention_ms")
+    @classmethod
+    def _inside_the_window(cls, value: int | None, info: ValidationInfo) -> int | None:
+        window = info.data.get("dedup_window_ms")  # absent where it is wrong itself
+        if value is not None and window is not None and value > _longest_tasks_retention_ms(window):
+            raise ValueError(
+                f"at most {_longest_tasks_retention_ms(window)} with dedup_window_ms={window}, or "
+                "a task that still lies on its topic could be forgotten, and run again"
+            )
+        return value
+
     @field_validator("log_level")
     @classmethod
     def _level(cls, value: str) -> str:
@@ -118,6 +163,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
+    @property
+    def finished_tasks_age_ms(self) -> int:
+        """`tasks_retention_ms`, or what holds where it is unset."""
+        if self.tasks_retention_ms is not None:
+            return self.tasks_retention_ms
+        return min(_TASKS_RETENTION_MS, _longest_tasks_retention_ms(self.dedup_window_ms))
+
     def masked(self) -> dict[str, Any]:
         """All settings as plain values, secrets masked."""
         out: dict[str, Any] = {}
@@ -125,7 +177,8 @@ class Settings(BaseSettings):
             value = getattr(self, name)
             out[name] = str(value) if isinstance(value, Path) else value
             if isinstance(value, str):
-                out[name] = _URL_LOGIN.sub(rf"\1{MASK}@", value)
+                login = _URL_LOGIN.sub(rf"\1{MASK}@", value)
+                out[name] = _URL_PASSWORD.sub(rf"\1{MASK}", login)
         out["kafka"] = {k: MASK if _SECRET.search(k) else v for k, v in self.kafka.items()}
         return out
 
@@ -133,6 +186,17 @@ class Settings(BaseSettings):
         return f"Settings({', '.join(f'{k}={v!r}' for k, v in self.masked().items())})"
 
     __str__ = __repr__
+
+
+def table_segment_ms(window_ms: int) -> int:
+    """How long a segment of a table's topic stays open: short, and several to a short window."""
+    return min(6 * _HOUR_MS, window_ms // 4)
+
+
+def _longest_tasks_retention_ms(window_ms: int) -> int:
+    """What lies on `tasks` must still be known to the table, also where its deletion is late: by a
+    segment, and by a day without a worker (of a short window, by a quarter of it)."""
+    return window_ms - table_segment_ms(window_ms) - min(_DAY_MS, window_ms // 4)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -14,6 +14,7 @@ TaskmillError
 ├── TaskFailed             `result()` of a task that ended dead, cancelled or expired
 ├── ResultTimeout          `result(timeout=…)` ran out; the task goes on
 ├── ResultLost             a large result that Kafka no longer holds
+├── ResultExpired          a result whose `result_ttl` is over; the task's state stays
 ├── DecodeError            bytes that are no Task, TaskState or known schema
 ├── ProcessDied            the process that ran a handler ended in the middle of it
 ├── StoreDamaged           the local store cannot be used and must be rebuilt
@@ -23,6 +24,7 @@ TaskmillError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 
@@ -117,6 +119,21 @@ class ResultTimeout(TaskmillError, TimeoutError):
 
 class ResultLost(TaskmillError):
     """The task succeeded, but its large result lies on `results` no longer (its time ran out)."""
+
+
+class ResultExpired(TaskmillError):
+    """The task succeeded, but its result was kept for a time only (`result_ttl`), which is over.
+
+    `expired_at` is when, in UTC milliseconds.
+    """
+
+    def __init__(self, task_id: str, expired_at: int) -> None:
+        at = datetime.fromtimestamp(expired_at / 1000, UTC).isoformat(timespec="seconds")
+        super().__init__(
+            f"task {task_id!r} succeeded, but its result was kept until {at} (result_ttl)"
+        )
+        self.task_id = task_id
+        self.expired_at = expired_at
 
 
 class DecodeError(TaskmillError, ValueError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from taskmill.runtime.config import Settings, check_queue
+from taskmill.runtime.config import Settings, check_queue, table_segment_ms
 
 _SECOND_MS = 1000
 _MINUTE_MS = 60 * _SECOND_MS
@@ -126,7 +126,7 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
         # Only closed segments are cleaned: small and short, so that the table stays near its
         # live size; with a short window, several to a window.
         "segment.bytes": str(64 * 1024 * 1024),
-        "segment.ms": str(min(6 * _HOUR_MS, window // 4)),
+        "segment.ms": str(table_segment_ms(window)),
         "min.cleanable.dirty.ratio": "0.2",
         # How long a local copy may be away and still see every deletion.
         "delete.retention.ms": str(_DAY_MS),

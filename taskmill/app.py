@@ -7,8 +7,10 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from taskmill.producer.context import Encode
 from taskmill.producer.declare import Declare
 from taskmill.producer.definition import DEFAULT_QUEUE, Options, TaskCall
+from taskmill.producer.encoding import TaskEncoder
 from taskmill.producer.enqueuer import Enqueuer
 from taskmill.producer.handle import Handle, foreign_since
 from taskmill.producer.lifespan import Lifespan, LifespanFunction, as_lifespan, no_lifespan
@@ -47,6 +49,11 @@ class _Parts:
     def codec(self) -> Codec:
         url = self.settings.schema_registry_url
         return Codec(url) if url else CODEC
+
+    @cached_property
+    def encoder(self) -> TaskEncoder:
+        limit = self.settings.max_task_bytes
+        return TaskEncoder(self.codec, limit, lambda: self.hooks, self.clock)
 
     def close(self) -> None:
         if "codec" in self.__dict__ and self.codec is not CODEC:
@@ -106,6 +113,11 @@ class App:
     def codec(self) -> Codec:
         """What encodes and decodes records under these settings."""
         return self._parts.codec
+
+    @property
+    def encode(self) -> Encode:
+        """What makes a call into the task that goes to Kafka, and its bytes."""
+        return self._parts.encoder.encode
 
     def use(self, middleware: Middleware | type[Middleware]) -> None:
         """Add hooks before and after what happens to tasks: an object of Middleware, or a class."""

@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 
 from support.brokers import PrivateBroker, delete_topics, shared_broker
+from support.postgres import Postgres
 from taskmill.runtime.config import Settings
+
+pytest_plugins = ["support.proof"]
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +52,28 @@ def settings(broker: str, prefix: str, tmp_path: Path) -> Settings:
     return Settings(
         bootstrap_servers=broker, prefix=prefix, partitions=2, state_dir=tmp_path / "state"
     )
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """The one PostgreSQL that all tests of the run share."""
+    server = Postgres()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> str:
+    """The URL of an empty database of the test's own."""
+    return postgres.database(f"t_{uuid.uuid4().hex[:8]}")
+
+
+@pytest.fixture
+def private_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL that the test may kill."""
+    server = Postgres()
+    yield server
+    server.remove()
 
 
 @pytest.fixture

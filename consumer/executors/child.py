@@ -26,6 +26,9 @@ def child_main(connection: Connection, target: str, max_result_bytes: int) -> No
 
 
 async def _serve(connection: Connection, attempts: Attempts, app: AppLike) -> None:
+    attempts.encode = app.encode
+    # What a handler saves goes ahead of its outcome, as bytes.
+    attempts.keep = lambda record, started_at, saved: connection.send(saved)
     async with app.resources() as resources:
         attempts.resources = resources
         while True:

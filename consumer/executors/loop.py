@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 
-from taskmill.consumer.attempt import Attempts, Prepared
+from taskmill.consumer.attempt import Attempts, Effects, Prepared, record_of
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.runtime.clock import Clock
 
@@ -40,7 +40,7 @@ class LoopExecutor:
         self._monotonic = clock.monotonic
         self._waiting: deque[Record] = deque()
         self._finished: list[Outcome] = []
-        self._running: dict[asyncio.Task[None], Record | None] = {}
+        self._running: dict[asyncio.Task[None], Record | Prepared | None] = {}
         self._topping_up = False
         self._flushing = False
         self._stopping = False
@@ -65,9 +65,14 @@ class LoopExecutor:
             self.loop.call_soon_threadsafe(self._cancel, frozenset(leases))
 
     def shed(self) -> None:
-        """Start nothing more: what waits is dropped, and what comes. What runs goes on."""
+        """Start nothing more: what waits is dropped, and what comes, but for what has passed a
+        gate. What runs goes on."""
         self._shedding = True
-        self._waiting.clear()
+        self.loop.call_soon_threadsafe(self._shed)
+
+    def running(self) -> list[Record | Prepared]:
+        """What is under way."""
+        return [one for one in list(self._running.values()) if one is not None]
 
     def is_quiet(self) -> bool:
         """Whether nothing runs, and every outcome was handed to the sink."""
@@ -104,13 +109,19 @@ class LoopExecutor:
         self.loop.stop()
 
     def _enqueue(self, records: Sequence[Record]) -> None:
-        if not self._shedding:
-            self._waiting.extend(records)
-            self._top_up()
+        self._waiting.extend(records)
+        if self._shedding:
+            self._shed()
+        self._top_up()
+
+    def _shed(self) -> None:
+        gated = [record for record in self._waiting if record.is_gated]
+        self._waiting.clear()
+        self._waiting.extend(gated)
 
     def _cancel(self, leases: frozenset[Lease]) -> None:
-        for task, record in self._running.items():
-            if record is not None and record.lease in leases:
+        for task, one in self._running.items():
+            if one is not None and record_of(one).lease in leases:
                 task.cancel()
 
     def _top_up(self) -> None:
@@ -137,6 +148,7 @@ class LoopExecutor:
         me = asyncio.current_task()
         assert me is not None, "a runner is a task"
         waiting, finished, prepare = self._waiting, self._finished, self._attempts.prepare
+        effects = self._attempts.effects
         until = self._monotonic() + SLICE_S
         while waiting:
             self._active += 1  # before the record is taken: `is_quiet` is asked by other threads
@@ -144,9 +156,13 @@ class LoopExecutor:
             if not record.lease.held:
                 self._active -= 1
                 continue
-            attempt = prepare(record)
-            if isinstance(attempt, Prepared):
+            outcome: Outcome | None
+            if effects is not None and effects.takes(record):
                 self._running[me] = record
+                outcome = await self._run_with(effects, record)
+                self._running[me] = None
+            elif isinstance(attempt := prepare(record), Prepared):
+                self._running[me] = attempt
                 outcome = await self._run(attempt)
                 self._running[me] = None
             else:
@@ -175,6 +191,12 @@ class LoopExecutor:
         except BaseException as error:  # SystemExit and the like end the attempt, not the worker
             return self._attempts.fail(attempt, error)
         return self._attempts.succeed(attempt, value)
+
+    async def _run_with(self, effects: Effects, record: Record) -> Outcome | None:
+        try:
+            return await effects.run(record)
+        except asyncio.CancelledError:
+            return None  # by us: a handler's own is an outcome
 
     def _flush(self) -> None:
         self._flushing = False

@@ -78,7 +78,9 @@ class ProcessExecutor(ThreadExecutor):
             assert slot.connection is not None, "a spawned slot is connected"
             # Without the bytes that only the parent needs: the decoded task says it all.
             slot.connection.send(record._replace(source=record.source._replace(value=None)))
-            outcome: Outcome = slot.connection.recv()
+            while isinstance(answer := slot.connection.recv(), bytes):
+                self._attempts.keep(record, attempt.started_at, answer)
+            outcome: Outcome = answer
         except (EOFError, OSError):
             return self._attempts.fail(attempt, self._bury(slot))
         finally:

@@ -21,11 +21,13 @@ class ThreadExecutor:
         self._attempts = attempts
         self._sink = sink
         self._queue: SimpleQueue[Record | None] = SimpleQueue()
+        self._submitting = threading.Lock()
         self._submitted = 0
         self._shed = 0
         self._shedding = False
         # One count a thread: no lock, and no count lost.
         self._done = [0] * size
+        self._now: list[Record | Prepared | None] = [None] * size
         self._threads = [
             threading.Thread(target=self._main, args=(i,), name=f"taskmill-{name}-{i}", daemon=True)
             for i in range(size)
@@ -37,21 +39,32 @@ class ThreadExecutor:
 
     def submit(self, records: Sequence[Record]) -> None:
         """Queue `records`; a thread takes each as it comes free."""
-        if self._shedding:
-            return
-        self._submitted += len(records)
-        for record in records:
-            self._queue.put(record)
+        with self._submitting:  # the poll thread, and for what has passed a gate the commit thread
+            if self._shedding:
+                records = [record for record in records if record.is_gated]
+            self._submitted += len(records)
+            for record in records:
+                self._queue.put(record)
 
     def shed(self) -> None:
-        """Start nothing more: what waits is dropped, and what comes. What runs goes on."""
+        """Start nothing more: what waits is dropped, and what comes, but for what has passed a
+        gate. What runs goes on."""
         self._shedding = True
+        waiting: list[Record | None] = []
         try:
             while True:
-                self._queue.get_nowait()
-                self._shed += 1
+                waiting.append(self._queue.get_nowait())
         except Empty:
-            return
+            pass
+        for record in waiting:
+            if record is None or record.is_gated:
+                self._queue.put(record)
+            else:
+                self._shed += 1
+
+    def running(self) -> list[Record | Prepared]:
+        """What is under way."""
+        return [one for one in self._now if one is not None]
 
     def is_quiet(self) -> bool:
         """Whether nothing runs, and every outcome was handed to the sink."""
@@ -71,14 +84,23 @@ class ThreadExecutor:
             if not record.lease.held:
                 self._done[index] += 1
                 continue
-            attempt = self._attempts.prepare(record)
-            if isinstance(attempt, Prepared):
-                # Its own context: variables that one handler sets do not reach the next.
-                outcome = copy_context().run(self._run, index, attempt)
-            else:
-                outcome = attempt
-            self._sink([outcome])
+            outcome = self._outcome(index, record)
+            self._now[index] = None
+            if outcome is not None:
+                self._sink([outcome])
             self._done[index] += 1
+
+    def _outcome(self, index: int, record: Record) -> Outcome | None:
+        # A context of its own: variables that one handler sets do not reach the next.
+        effects = self._attempts.effects
+        if effects is not None and effects.takes(record):
+            self._now[index] = record
+            return copy_context().run(effects.run_in_thread, record)
+        attempt = self._attempts.prepare(record)
+        if isinstance(attempt, Prepared):
+            self._now[index] = attempt
+            return copy_context().run(self._run, index, attempt)
+        return attempt
 
     def _run(self, index: int, attempt: Prepared) -> Outcome:
         try:

@@ -23,7 +23,7 @@ from taskmill.cli.task_lines import (
 )
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.handle import Handle
-from taskmill.runtime.errors import EnqueueError, InvalidInput
+from taskmill.runtime.errors import EnqueueError, InvalidInput, ResultExpired
 from taskmill.schemas import json_form
 from taskmill.schemas.states import Status
 
@@ -101,13 +101,15 @@ def _one(app: App, call: TaskCall[Any], *, wait: bool, as_json: bool) -> int:
 def report_outcome(handle: Handle[Any], timeout: float | None, *, as_json: bool) -> int:
     """Wait for the task's end and print it: its result alone, or all of its state as JSON.
 
-    The exit code: 0 where it succeeded, else 1. Raises ResultTimeout, Unreachable.
+    The exit code: 0 where it succeeded, else 1. Raises ResultTimeout, ResultExpired, Unreachable.
     """
     state = handle.outcome(timeout)
     document = json_form.as_json(state)
     if as_json:
         print_json(document)
     elif state.status is Status.SUCCEEDED:
+        if state.result is None and state.result_expires_at is not None:
+            raise ResultExpired(handle.id, state.result_expires_at)
         print_json(document.get("result", document.get("result_base64")))
     else:
         told = f": {state.error.type}: {state.error.message}" if state.error else ""

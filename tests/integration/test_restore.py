@@ -13,7 +13,7 @@ from support.brokers import PrivateBroker, free_port
 from support.changelogs import Background, CleanerAtOnce, Heard, Topic, as_they_are, never
 from support.records import STATE
 from taskmill.consumer.table import Entry, Table
-from taskmill.runtime.changelog import Change, Changelog, Stopped
+from taskmill.runtime.changelog import Change, Changelog, Committed, Stopped
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import StoreDamaged, Unreachable
 from taskmill.runtime.store import MemoryStore, Put, Store
@@ -305,20 +305,19 @@ def test_stable_offsets_wait_for_the_transaction_that_moves_them(
     while len(reader.assignment()) < 2:
         reader.poll(0.1)
 
-    def stable() -> dict[int, int | None]:
+    def stable() -> dict[int, Committed | None]:
         return changelog.stable_offsets(group, topic.name, [0, 1], stop=never)
 
     assert stable() == {0: None, 1: None}
     writer = topic.begin("a")
-    moved = [TopicPartition(topic.name, 0, 7)]
+    moved = [TopicPartition(topic.name, 0, 7, "at work")]
     writer.send_offsets_to_transaction(moved, reader.consumer_group_metadata(), 20)
     unstable = heard("unstable offsets")
     answer = background.do(changelog.stable_offsets, group, topic.name, [0, 1])
     assert unstable.happened.wait(20)
     assert not answer.done()
     writer.commit_transaction(20)
-    assert answer.result(20) == {0: 7, 1: None}
-    assert stable() == {0: 7, 1: None}
+    assert answer.result(20) == stable() == {0: Committed(7, "at work"), 1: None}
     reader.close()
 
 

@@ -140,6 +140,9 @@ def test_the_state_says_what_ran_where_and_when(house: House) -> None:
         "source_partition": place.partition,
         "source_offset": place.offset,
         "large": None,
+        "deliveries": 0,
+        "saved": None,
+        "result_expires_at": None,
     }
 
 
@@ -213,7 +216,7 @@ def test_a_handler_that_exits_ends_its_task_not_the_worker(house: House) -> None
 @pytest.mark.parametrize(
     ("name", "args", "reason", "says"),
     [
-        ("nobody", {}, "unknown_task", "no task 'nobody' here; known: .*add, context"),
+        ("nobody", {}, "unknown_task", "no task 'nobody' here; known: add, "),
         ("add", {"a": "one"}, "invalid_payload", "a"),
         ("add", {}, "invalid_payload", "a"),
         ("add", {"a": 1, "c": 2}, "invalid_payload", "c"),

@@ -136,6 +136,7 @@ class Coordinator:
         #: transactional.id -> its transaction, until the last marker.
         self.current: dict[str, Transaction] = {}
         self.committed: dict[int, int | None] = dict.fromkeys(range(partitions))
+        self.at_work: set[int] = set()
 
     def init(self, producer: str) -> int | None:
         """init_transactions: the new epoch; None while the predecessor's transaction is ending."""
@@ -217,6 +218,10 @@ class Coordinator:
             transaction.offsets_marked = True
             if transaction.decision:
                 self.committed.update(transaction.offsets)
+                # What the offsets' metadata says: whether their owner is at work there.
+                self.at_work |= transaction.offsets.keys()
+                for part in transaction.parts:
+                    self.at_work -= part.work.released
         self._finish(transaction)
 
     def _finish(self, transaction: Transaction) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -302,6 +303,20 @@ class OldMarkBehindNew(Bug):
     rules = _MarksOld
 
 
+#: The ten that a proof is not without, by the names that its table has them under.
+TEN: dict[str, type[Bug]] = {
+    "mark before commit": MarkBeforeCommit,
+    "offsets without marks": OffsetsWithoutMarks,
+    "fresh metadata at commit": FreshMetadata,
+    "random transactional.id": RandomTransactionalId,
+    "restore to the LSO": RestoreToStableEnd,
+    "outcome of a lost epoch kept": LostOutcomesKept,
+    "watermark off by one": WatermarkOffByOne,
+    "overlap ignored": OverlapIgnored,
+    "terminal entry ignored": TerminalIgnored,
+    "producer reused after an unknown outcome": ProducerReused,
+}
+
 PLANTED: dict[str, type[Bug]] = {
     bug.__name__: bug
     for bug in (
@@ -327,3 +342,9 @@ PLANTED: dict[str, type[Bug]] = {
         OldMarkBehindNew,
     )
 }
+
+
+def named(bug: type[Bug]) -> str:
+    """`bug` in the words of the proof's table."""
+    told = {known: name for name, known in TEN.items()}
+    return told.get(bug) or re.sub(r"(?<!^)(?=[A-Z])", " ", bug.__name__).lower()

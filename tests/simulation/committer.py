@@ -6,6 +6,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Literal
 
 from simulation.broker import Busy, Log, Part, Refused
+from simulation.store import entry_of
 from taskmill.consumer.protocol import Transaction as Work
 from taskmill.consumer.record import Outcome
 from taskmill.consumer.table import Entry
@@ -65,6 +66,8 @@ class Committer:
         world = self._world
         sends: list[Send] = []
         for p, outcomes in work.outcomes.items():
+            for note in work.notes.get(p, ()):
+                sends.append((world.state[p], note.record.mark_key, entry_of(note), p))
             for outcome in outcomes:
                 sends += self._of(p, outcome)
         return world.bug.sends(sends)

@@ -17,7 +17,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from simulation.broker import Transaction
-from simulation.message import TOPIC, Message
+from simulation.message import AT_MOST_ONCE, TOPIC, Message
 from taskmill.consumer.record import Lease, Record
 from taskmill.consumer.table import Decision, Entry, decide, fold, position_key
 from taskmill.schemas.states import TERMINAL, Status
@@ -34,6 +34,11 @@ class Violation(AssertionError):
 Place = tuple[bytes, int, int]
 
 
+def _is_noted(entry: Entry | None, record: Record) -> bool:
+    """Whether the table says that `record` runs."""
+    return entry is not None and entry[:3] == (record.generation, record.seq, Status.RUNNING)
+
+
 class Oracle:
     """Knows everything that was decided, in the order of decision."""
 
@@ -41,6 +46,9 @@ class Oracle:
         self._world = world
         self.folded: list[dict[bytes, Entry]] = [{} for _ in range(partitions)]
         self.outcomes: dict[Place, Status] = {}
+        #: Committed `running` marks, and what has started of at-most-once tasks.
+        self._noted: set[tuple[bytes, Entry]] = set()
+        self._once: set[Place] = set()
         self._ended: set[tuple[bytes, int]] = set()
         self._letters: set[Place] = set()
         #: Serials of misrouted messages that lie on their home partition for good.
@@ -93,6 +101,10 @@ class Oracle:
         known = self.folded[p].get(key)
         if known is not None and known[:2] > entry[:2]:
             raise Violation(f"{place} is marked behind {known}: compaction leaves only that")
+        if entry.status is Status.RUNNING:
+            self._noted.add((key, entry))
+            self.folded[p][key] = fold(known, entry)
+            return
         self.outcomes[place] = entry.status
         if entry.status in TERMINAL:
             self._ended.add((key, entry.generation))
@@ -150,6 +162,12 @@ class Oracle:
             if other.alive and not self.is_stale(other_lease, other.tenures[other_lease]):
                 raise Violation(f"{place} starts while its run under {other_lease} may yet count")
         entry = self.folded[lease.partition].get(record.mark_key)
+        if record.is_gated and not _is_noted(entry, record):
+            raise Violation(f"{place} starts before its running mark is committed: {entry}")
+        if record.task is not None and record.task.name == AT_MOST_ONCE:
+            if place in self._once:
+                raise Violation(f"{place} starts once more, and is to run at most once")
+            self._once.add(place)
         if decide(entry, record.generation, record.seq) is not Decision.RUN:
             raise Violation(f"{place} starts again; its outcome is committed: {entry}")
 
@@ -163,7 +181,11 @@ class Oracle:
     def applied(self, p: int, marks: Iterable[tuple[bytes, Entry]]) -> None:
         """Marks entered a local table."""
         for key, entry in marks:
-            if self.outcomes.get((key, entry.generation, entry.seq)) is not entry.status:
+            if entry.status is Status.RUNNING:
+                committed = (key, entry) in self._noted
+            else:
+                committed = self.outcomes.get((key, *entry[:2])) is entry.status
+            if not committed:
                 raise Violation(f"a mark in the table of {p} is not committed: {key!r} {entry}")
 
     def restored(self, worker: Worker, lease: Lease, table: dict[bytes, Entry]) -> None:

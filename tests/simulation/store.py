@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from taskmill.consumer.record import Outcome
+from taskmill.consumer.record import Note, Outcome
 from taskmill.consumer.table import Entry, fold
+from taskmill.schemas.states import Status
 
 
 class Store:
@@ -21,9 +22,17 @@ class Store:
         self.checkpoint = checkpoint
 
 
-def marks_of(outcomes: list[Outcome]) -> list[tuple[bytes, Entry]]:
+def entry_of(note: Note) -> Entry:
+    """The `running` mark that `note` is."""
+    record = note.record
+    place = record.generation, record.seq
+    return Entry(*place, Status.RUNNING, 0, note.deliveries, note.saved)
+
+
+def marks_of(notes: list[Note], outcomes: list[Outcome]) -> list[tuple[bytes, Entry]]:
     """As Core.commit_marks makes them; the simulation has no clock."""
-    return [
+    noted = [(note.record.mark_key, entry_of(note)) for note in notes]
+    return noted + [
         (r.mark_key, Entry(r.generation, r.seq, o.status, 0))
         for o in outcomes
         if o.status is not None

@@ -215,6 +215,7 @@ class Worker:
 
     def _on_revoke(self, indexes: list[int]) -> Thread:
         protocol, patience = self.protocol, self.PATIENCE
+        protocol.release(indexes)
         target = self.answered + (protocol.open is not None) + 1
         while protocol.open is not None or (protocol.is_ready() and self.answered < target):
             patience -= 1
@@ -265,7 +266,7 @@ class Worker:
             yield from self.stand(3)
             if answer == "committed":
                 self.apply(work, reached)
-                protocol.committed(work)
+                self.submit(protocol.committed(work))
                 self.answered += 1
             elif answer == "aborted":
                 protocol.aborted(work)
@@ -286,7 +287,7 @@ class Worker:
         for p, outcomes in work.outcomes.items():
             if not work.leases[p].held or p not in self.tables:
                 continue
-            marks = marks_of(outcomes)
+            marks = marks_of(work.notes.get(p, []), outcomes)
             if marks:
                 self.tables[p].apply(marks, reached.get(p, self.tables[p].checkpoint))
                 self.world.oracle.applied(p, marks)
@@ -333,7 +334,11 @@ class Worker:
         self.tables[p] = store
         entries = store.entries
         unknown = self.protocol.unknown_marks(lease)
-        self.protocol.restored(
-            lease, committed or 0, {k: entries[k] for k in unknown if k in entries}
+        start = self.protocol.restored(
+            lease,
+            committed or 0,
+            {k: entries[k] for k in unknown if k in entries},
+            unclean=p in world.coordinator.at_work,
         )
+        self.submit(start)
         self._to_seek.append(lease)

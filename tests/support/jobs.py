@@ -106,6 +106,23 @@ async def large(size: int) -> str:
     return "x" * size
 
 
+@app.task(store_result=False)
+async def unkept(message: str = "") -> Any:
+    if message:
+        raise ValueError(message)
+    return threading.Lock()
+
+
+@app.task(result_ttl="1h")
+async def brief(size: int) -> str:
+    return "x" * size
+
+
+@app.task(result_ttl="1h", isolate="process")
+def brief_process(size: int) -> str:
+    return "x" * size
+
+
 @app.task
 async def gated(ctx: Context) -> int:
     """Reports to the gate and waits for its word; the result is the worker's pid."""

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
-    ConsumerGroupTopicPartitions,
+    Consumer,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -52,6 +52,17 @@ class Oracle:
         )
         self.group = f"{prefix}.worker.{queue}"
         self._admin = AdminClient({"bootstrap.servers": bootstrap})
+        # It never subscribes, so it is none. An admin client would be killed by a coordinator that
+        # is not one yet or any more (librdkafka #5040); this one asks the next.
+        self._member = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": self.group,
+                "enable.auto.commit": False,
+                # Offsets that a transaction may yet move are waited for (KIP-447).
+                "isolation.level": "read_committed",
+            }
+        )
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -136,15 +147,16 @@ class Oracle:
         """The committed dead letters."""
         return self.read(self.dlq)
 
-    def committed(self) -> dict[int, int]:
-        """The group's stable offsets on `tasks`; partitions without one are left out."""
+    def committed(self, timeout_s: float = 20.0) -> dict[int, int]:
+        """The group's stable offsets on `tasks`; partitions without one are left out.
+
+        Raises KafkaException, where no coordinator gives them in time too.
+        """
         count = self.partitions(self.tasks)
-        request = ConsumerGroupTopicPartitions(
-            self.group, [TopicPartition(self.tasks, p) for p in range(count)]
+        found = self._member.committed(
+            [TopicPartition(self.tasks, p) for p in range(count)], timeout_s
         )
-        asked = self._admin.list_consumer_group_offsets([request], require_stable=True)
-        found = asked[self.group].result(20)
-        return {tp.partition: tp.offset for tp in found.topic_partitions if tp.offset >= 0}
+        return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 
     def wait_states(self, ids: Iterable[str | bytes], timeout_s: float = 30.0) -> dict[bytes, Any]:
         """Wait until each of `ids` has a terminal state; the newest state of each, by key."""

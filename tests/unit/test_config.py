@@ -13,6 +13,7 @@ from taskmill.runtime.config import (
     check_queue,
     load_settings,
     setting_origins,
+    table_segment_ms,
     unknown_variables,
 )
 from taskmill.runtime.errors import ConfigError
@@ -62,6 +63,8 @@ def test_any_kafka_setting_is_taken_from_variables_and_from_every_way_of_writing
         ("PARTITIONS", "0", "greater than or equal to 1"),
         ("PARTITIONS", "many", "valid integer"),
         ("PREFIX", "a.b", "letters, digits, '-' or '_'"),
+        ("TASKS_RETENTION_MS", "-1", "greater than or equal to 0"),
+        ("TASKS_RETENTION_MS", "604800001", "at most 604800000 with dedup_window_ms=712800000"),
         ("LOG_LEVEL", "loud", "one of DEBUG, INFO, WARNING, ERROR"),
         ("GROUP_PROTOCOL", "raft", "'auto', 'classic' or 'consumer'"),
         ("KAFKA", "{", "kafka"),
@@ -100,6 +103,20 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     assert settings.masked()["kafka"]["sasl.username"] == "me"
     assert settings.masked()["schema_registry_url"] == f"https://{MASK}@registry/path"
     assert settings.masked()["bootstrap_servers"] == "host:9092"
+
+
+@pytest.mark.parametrize("window", [60_000, 3_600_000, 86_400_000, 712_800_000, 10**12])
+def test_what_lies_on_the_tasks_topic_is_forgotten_long_after_it_went(window: int) -> None:
+    day = 86_400_000
+    unset = Settings(dedup_window_ms=window).finished_tasks_age_ms
+    assert 0 < unset <= 7 * day
+    assert Settings(dedup_window_ms=window, tasks_retention_ms=unset).finished_tasks_age_ms == unset
+    assert window - unset - table_segment_ms(window) >= min(day, window // 4)
+
+
+def test_finished_tasks_stay_a_week_unless_set_otherwise() -> None:
+    assert Settings().finished_tasks_age_ms == 7 * 86_400_000
+    assert Settings(tasks_retention_ms=0).finished_tasks_age_ms == 0
 
 
 def test_settings_are_frozen() -> None:

@@ -246,6 +246,11 @@ def test_a_function_that_cannot_be_a_task_is_refused_at_its_declaration(
         ({"queue": "no good"}, "queue 'no good'"),
         ({"isolate": "thread"}, "isolate='thread'; allowed"),
         ({"aliases": "receipt"}, "aliases is a tuple"),
+        ({"store_result": "no"}, "store_result='no'; allowed: True, False"),
+        ({"result_ttl": "1 day"}, "result_ttl: duration '1 day': expected a number and one of"),
+        ({"result_ttl": 60}, "result_ttl=60: expected a number and one of ms, s, m, h, d"),
+        ({"result_ttl": "0s"}, "result_ttl='0s' keeps nothing; store_result=False"),
+        ({"result_ttl": "1d", "store_result": False}, "with store_result=False: give one"),
     ],
 )
 def test_a_wrong_option_is_refused_at_the_declaration(
@@ -253,6 +258,17 @@ def test_a_wrong_option_is_refused_at_the_declaration(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         define(send_receipt, **options)
+
+
+def test_a_result_is_kept_as_long_as_its_state_unless_declared_otherwise() -> None:
+    assert define(send_receipt).result_ttl_ms is None
+    assert define(send_receipt, result_ttl="1d").result_ttl_ms == 86_400_000
+    assert define(send_receipt, result_ttl="1.5s").result_ttl_ms == 1_500
+
+
+def test_a_result_that_is_not_stored_needs_no_json_form() -> None:
+    task = define(strange_result, store_result=False)
+    assert task.dump_result(object()) is None
 
 
 def test_a_task_is_found_by_name_and_alias_and_names_are_unique() -> None:

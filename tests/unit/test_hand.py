@@ -65,7 +65,7 @@ def test_a_transaction_that_hangs_is_unknown_and_its_producer_is_left(
     hanging = _Hanging()
     monkeypatch.setattr(committer, "_new_producer", lambda: hanging)
     assert committer.open(lambda: False)
-    assert committer.run(Transaction(1, Fence(1, b""), {}, {0: 1}, {})) == (Answer.UNKNOWN, {})
+    assert committer.run(Transaction(1, Fence(1, b""), {}, {0: 1}, {}, {})) == (Answer.UNKNOWN, {})
     assert not committer.is_open
     assert committer.failures == 1
     # The next one gets a producer and a hand of its own.

@@ -181,6 +181,222 @@ def test_parts_of_a_step_are_shown_below_it_and_not_added_again(answers: ModuleT
     assert next(f.value for f in figures if f.name == "all steps") == len(cost.STEPS)
 
 
+def test_the_tables_cost_is_a_ratio_of_pairs(answers: ModuleType) -> None:
+    import table
+
+    shape = {"anonymous": 1.0, "mapped": 2.0, "peak": 3.0, "disk": 4.0, "ready": 5.0}
+    full = [{"seconds": s, **shape} for s in (2.0, 4.0, 10.0)]
+    empty = [{"seconds": s, **shape} for s in (1.0, 3.0, 10.0)]
+    figures = table.figures_of(full, empty, 100, 5_000_000)
+    assert answers.sentence(answers.QUESTIONS["table"], figures)
+    found = {f.name: f.value for f in figures}
+    assert found["ratio to an empty table"] == 0.75
+    assert found["committed, 5,000,000 entries"] == 25.0
+
+
+def test_the_restored_are_counted_by_the_restore_threads_time(answers: ModuleType) -> None:
+    import restore
+
+    run = {"seconds": 2.0, "ready": 3.0, "cpu": 1.0, "anonymous": 1.0, "mapped": 1.0}
+    figures = restore.figures_of([run], [{**run, "seconds": 1.0}], 400_000)
+    assert answers.sentence(answers.QUESTIONS["restore"], figures)
+    assert (figures[0].value, figures[0].reference, figures[0].verdict) == (2e5, 4e5, "met")
+
+
+def test_a_share_of_the_ideal_is_what_the_waiting_alone_would_take(answers: ModuleType) -> None:
+    import concurrency
+
+    assert concurrency.ideal_s(2_000, 1_000) == 0.1
+    assert concurrency.ideal_s(2_001, 1_000) == pytest.approx(0.15)
+    side = {"seconds": 0.125, "committed": 0.2, "cpu": 0.02}
+    both = {"taskmill": side, "asyncio": {**side, "seconds": 0.1}}
+    figures = concurrency.figures_of({2_000: both, 20_000: both})
+    assert answers.sentence(answers.QUESTIONS["concurrency"], figures)
+    assert (figures[0].value, figures[0].reference, figures[0].verdict) == (0.8, 1.0, "met")
+
+
+def test_sizes_partitions_and_backlogs_have_a_figure_each(answers: ModuleType) -> None:
+    import backlog
+    import partitions
+    import payload
+
+    rate = {"taskmill": 10.0, "hand": 20.0}
+    figures = payload.figures_of(dict.fromkeys(payload.SIZES, rate), 1.0)
+    assert answers.sentence(answers.QUESTIONS["payload"], figures)
+    assert {f.name: f.value for f in figures}["bytes in tasks of 900,000 B"] == 9.0
+    figures = partitions.figures_of({p: {**rate, "ready": 1.0} for p in partitions.COUNTS})
+    assert answers.sentence(answers.QUESTIONS["partitions"], figures)
+    found = {"rate": 1.0, "seconds": 1.0, "anonymous": 1.0}
+    figures = backlog.figures_of(dict.fromkeys(backlog.BACKLOGS, found))
+    assert answers.sentence(answers.QUESTIONS["backlog"], figures)
+
+
+def test_times_are_medians_and_the_worst(answers: ModuleType) -> None:
+    import times
+
+    starts = [
+        dict.fromkeys(("first", "every", "again", "idle drain", "busy drain"), float(n))
+        for n in range(3)
+    ]
+    runs = [
+        dict.fromkeys(("undisturbed", "joins", "leaves", "is killed"), float(n)) for n in range(3)
+    ]
+    figures = times.figures_of(starts, {"KIP-848": runs, "classic": runs})
+    assert answers.sentence(answers.QUESTIONS["times"], figures)
+    found = {f.name: f.value for f in figures}
+    assert found["pause, a worker joins (classic)"] == 1.0
+    assert found["pause, a worker joins (classic), worst"] == 2.0
+
+
+@given(
+    st.floats(-100, 100),
+    st.floats(-100, 100),
+    st.lists(st.integers(0, 1000), min_size=2, max_size=50, unique=True),
+)
+def test_a_slope_is_that_of_the_line_that_the_points_lie_on(
+    steep: float, start: float, xs: list[int]
+) -> None:
+    import slope
+
+    points = [(float(x), start + steep * x) for x in xs]
+    assert slope.slope(points) == pytest.approx(steep, abs=1e-6)
+
+
+def test_the_first_quarter_is_left_out_of_the_slope(answers: ModuleType) -> None:
+    import slope
+
+    warm = [(n * 10**6, 100.0 * n, 0.0) for n in range(25)]
+    flat = [(n * 10**6, 2500.0, float(n)) for n in range(25, 100)]
+    figures = slope.figures_of(warm + flat, 10.0, 1.0)
+    assert answers.sentence(answers.QUESTIONS["slope"], figures)
+    assert [round(f.value, 9) for f in figures[:2]] == [0.0, 1.0]
+
+
+def test_a_stack_belongs_to_the_innermost_stage_that_is_named(answers: ModuleType) -> None:
+    import cpu
+
+    poll = ("poll.py", "_poll")
+    assert cpu.stage_of([poll]) == "consume"
+    assert cpu.stage_of([poll, ("decode.py", "decode"), ("fastpath.py", "x")]) == "decode"
+    assert cpu.stage_of([poll, ("core.py", "deliver"), ("table.py", "lookup")]) == "look up"
+    assert cpu.stage_of([("threading.py", "run")]) == "other"
+    found = {"stages": {"a": 1.0, "b": 2.0, "none": 0.0}, "whole": 3.0}
+    figures = cpu.figures_of(found, 30.0, 1_000_000)
+    assert answers.sentence(answers.QUESTIONS["cpu"], figures)
+    assert [(f.name, f.value) for f in figures] == [
+        ("b", 2.0), ("a", 1.0), ("the whole worker", 3.0),
+    ]  # fmt: skip
+
+
+def test_files_and_functions_that_stages_name_exist() -> None:
+    import ast
+
+    import cpu
+
+    root = PERF.parent
+    for file, function, stage in cpu.STAGES:
+        paths = [p for p in root.rglob(file) if not {".venv", "build"} & set(p.parts)]
+        assert paths, f"{stage}: no file {file}"
+        if function:
+            names = {
+                node.name
+                for path in paths
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+            assert function in names, f"{stage}: no {function} in {file}"
+
+
+# --- the load -------------------------------------------------------------------------------------
+
+
+def test_balanced_ids_give_each_partition_equally_many() -> None:
+    import load
+
+    from taskmill.runtime.partition import partition_for
+
+    ids = list(load.balanced(40, 8))
+    assert len(set(ids)) == 40
+    assert [partition_for(id.encode(), 8) for id in ids] == [n % 8 for n in range(40)]
+
+
+def test_a_tenth_of_repeating_ids_repeat() -> None:
+    import load
+
+    ids = list(load.repeating(1_000))
+    assert len(set(ids)) == 901
+
+
+@pytest.mark.parametrize("size", [100, 10_000])
+def test_a_text_has_its_size_and_does_not_compress(size: int) -> None:
+    import zlib
+
+    import load
+
+    payload = load.text_of(size, 10)
+    assert len(payload) == size
+    assert json.loads(payload)["ms"] == 10
+    assert len(zlib.compress(payload)) > size * 0.7
+
+
+# --- plots ----------------------------------------------------------------------------------------
+
+
+@given(st.floats(1e-3, 1e6), st.floats(1e-3, 1e6), st.booleans())
+def test_ticks_are_in_order_and_hold_all_values(a: float, b: float, log: bool) -> None:
+    import plot
+
+    low, high = min(a, b), max(a, b)
+    marks = plot.ticks(low, high, log)
+    assert marks == sorted(set(marks))
+    assert 2 <= len(marks) <= 12
+    slack = 1e-9 * (1 + high)
+    assert marks[0] <= low + slack
+    assert marks[-1] >= high - slack
+
+
+def test_a_plot_is_an_svg_with_its_lines_inside_its_frame() -> None:
+    from xml.etree import ElementTree
+
+    import plot
+
+    text = plot.drawn(
+        "A & B", plot.Axis("x", log=True), plot.Axis("y"), {"one": [(1, 0), (1000, 7)]}
+    )
+    root = ElementTree.fromstring(text)
+    path = next(e for e in root if e.get("stroke-width") == "2")
+    places = [float(n) for n in re.findall(r"[\d.]+", path.get("d", ""))]
+    assert len(places) == 4
+    assert all(plot.LEFT <= x <= plot.WIDTH - plot.RIGHT for x in places[::2])
+    assert all(plot.TOP <= y <= plot.HEIGHT - plot.BOTTOM for y in places[1::2])
+
+
+def test_a_flame_graph_is_as_wide_as_its_weights() -> None:
+    import flame
+
+    tree: dict[str, Any] = {}
+    flame.add(tree, ["a", "b"], 1.0)
+    flame.add(tree, ["a", "c"], 2.0)
+    flame.add(tree, ["d"], 0.001)
+    assert tree["a"][0] == 3.0
+    kept = flame.pruned(tree, 0.01)
+    assert list(flame.boxes(kept)) == [("a", 0.0, 3.0, 0), ("b", 0.0, 1.0, 1), ("c", 1.0, 2.0, 1)]
+    svg = flame.drawn(kept, "of <it>")
+    assert "<title>b: 33.3%</title>" in svg
+    assert "of &lt;it&gt;" in svg
+
+
+def test_docs_and_plots_say_what_the_results_hold(answers: ModuleType) -> None:
+    import plots
+
+    page = (plots.DOCS / "performance.md").read_text()
+    told = answers.insert(page, PERF / "results", plots.TOLD, answers.brief)
+    assert told == page, "run perf/run.py, or revert"
+    for name, svg in plots.plots(PERF / "results").items():
+        assert (plots.DOCS / "performance" / name).read_text() == svg, name
+        assert f"(performance/{name})" in page, f"{name} is shown nowhere"
+
+
 # --- run ------------------------------------------------------------------------------------------
 
 
@@ -226,12 +442,13 @@ def test_the_readme_says_what_the_results_hold(answers: ModuleType) -> None:
 def test_every_figure_in_the_readme_stands_in_the_results() -> None:
     """Written apart from the code that inserts them: numbers are compared as numbers."""
     known: list[float] = []
+    readme = (PERF / "README.md").read_text()
     for file in (PERF / "results").glob("*.json"):
         for figure in json.loads(file.read_text())["figures"]:
             known += [figure[k] for k in ("value", "must", "goal", "reference") if figure[k]]
-    quoted = re.findall(
-        r"([\d,]*\.?\d+) (?:\| )?(tasks/s|µs/task|ms|×|MiB)", (PERF / "README.md").read_text()
-    )
+            # Its name may tell of sizes: "drain, at work on tasks of 50 ms".
+            readme = readme.replace(f"| {figure['name']} |", "|")
+    quoted = re.findall(r"([\d,]*\.?\d+) (?:\| )?(tasks/s|µs/task|ms|×|MiB)", readme)
     for text, unit in quoted:
         digits = len(text.partition(".")[2])
         number = float(text.replace(",", ""))

@@ -1,7 +1,8 @@
 """The protocol class driven through random crashes, rebalances and lost answers.
 
-Without more settings 1,000 schedules run, from seed 0. TASKMILL_TEST_SCHEDULES=1000000 runs that
-many, TASKMILL_TEST_SEED=N begins at seed N. A seed that failed is replayed, shrunk and told by
+Without more settings 1,000 schedules run, from seed 0, and 100,000 in a proof.
+TASKMILL_TEST_SCHEDULES=1000000 runs that many, TASKMILL_TEST_SEED=N begins at seed N. A seed that
+failed is replayed, shrunk and told by
 
     cd tests && python -m simulation N
 """
@@ -9,24 +10,31 @@ many, TASKMILL_TEST_SEED=N begins at seed N. A seed that failed is replayed, shr
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import pytest
 
-from simulation.bugs import PLANTED, Bug, LostLeaseCommitted
+from simulation.bugs import PLANTED, TEN, Bug, LostLeaseCommitted, named
 from simulation.oracle import Violation
 from simulation.schedule import failure, run, schedule, shrink, told
 from simulation.world import World
+from support.proof import schedules_asked
 from taskmill.consumer.protocol import Phase
 
 #: A planted mistake that needs the rarest of coincidences shows once in 250 schedules.
 SEEDS_OF_A_BUG = 3_000
 
 
+@pytest.mark.proof("protocol simulation: random crashes, rebalances, lost answers")
 @pytest.mark.timeout(0)
-def test_no_task_is_lost_or_counted_twice_whatever_fails() -> None:
+def test_no_task_is_lost_or_counted_twice_whatever_fails(
+    points: Callable[[int, str], None],
+) -> None:
     first = int(os.environ.get("TASKMILL_TEST_SEED", "0"))
-    count = int(os.environ.get("TASKMILL_TEST_SCHEDULES", "1000"))
-    print(f"seeds {first} to {first + count - 1}")
+    count = schedules_asked()
+    seeds = f"{first}-{first + count - 1}"
+    print(f"seeds {seeds}")
+    points(count, seeds)
     for seed in range(first, first + count):
         found = failure(schedule(seed))
         assert found is None, (
@@ -34,15 +42,23 @@ def test_no_task_is_lost_or_counted_twice_whatever_fails() -> None:
         )
 
 
+@pytest.mark.proof("protocol simulation: planted bugs are caught")
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_mistake_is_seen(name: str) -> None:
+def test_a_planted_mistake_is_seen(name: str, planted: Callable[[str, str], None]) -> None:
     bug = PLANTED[name]()
+    planted(named(type(bug)), "")
     for seed in range(SEEDS_OF_A_BUG):
         found = failure(schedule(seed, bug), bug)
         if found is not None:
             print(f"seed {seed}: {found.text}")
+            planted(named(type(bug)), f"simulation, seed {seed}")
             return
     pytest.fail(f"{name} was not seen in {SEEDS_OF_A_BUG} schedules")
+
+
+def test_the_ten_mistakes_of_a_proof_are_planted() -> None:
+    assert len(TEN) == 10
+    assert set(TEN.values()) <= set(PLANTED.values())
 
 
 def test_a_partition_let_go_within_a_transaction_is_not_committed_by_it() -> None:

@@ -1,0 +1,225 @@
+"""What a worker takes in: which records run, at once or behind a gate, and within which bounds.
+
+The half of the protocol that knows no transactions; see protocol.py for its rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from taskmill.consumer.gates import Gates
+from taskmill.consumer.part import Counts, Limits, Part, Phase
+from taskmill.consumer.record import Failure, Lease, Note, Outcome, Reason, Record
+from taskmill.consumer.table import Decision, Entry, decide
+from taskmill.schemas.models import TaskError
+from taskmill.schemas.states import Status
+
+#: DESIGN §5: a task that kills its worker three times goes to the DLQ.
+CRASH_LIMIT = 3
+
+
+class Intake:
+    """The held partitions, and what is in flight of each."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        at_most_once: frozenset[str] = frozenset(),
+        queue: str = "",
+        crash_limit: int = CRASH_LIMIT,
+    ) -> None:
+        self._queue = queue
+        self.limits = limits or Limits()
+        self.counts = Counts()
+        self._at_most_once = at_most_once
+        self._crash_limit = crash_limit
+        self._gates = Gates(self.limits.gated)
+        self._parts: dict[int, Part] = {}
+        self._in_flight = 0
+        self._bytes = 0
+        self._full = False
+
+    def lease(self, p: int) -> Lease | None:
+        """The lease of `p` where its records may be delivered."""
+        part = self._parts.get(p)
+        if part is None or part.phase is not Phase.RUNNING or not part.fetching:
+            return None
+        return part.lease
+
+    def fetching(self, lease: Lease) -> None:
+        """The consumer fetches `lease`'s partition from `next_offset` on, and is not paused.
+
+        Nothing happens while it is restored: what that fetch brings is dropped, and the restore's
+        end asks for a fetch of its own.
+        """
+        part = self._parts.get(lease.partition)
+        if part is not None and part.lease is lease and part.phase is Phase.RUNNING:
+            part.fetching, part.paused = True, False
+
+    def phase(self, p: int) -> Phase | None:
+        part = self._parts.get(p)
+        return part.phase if part else None
+
+    @property
+    def partitions(self) -> list[int]:
+        """Held partition indexes, whatever their phase."""
+        return list(self._parts)
+
+    def next_offset(self, p: int) -> int | None:
+        """Where a kept partition's fetch goes on; None where a restore must tell."""
+        part = self._parts.get(p)
+        if part is None or (part.phase is Phase.RESTORING and part.unknown is None):
+            return None
+        return part.window.next_offset
+
+    # ---- records and outcomes -----------------------------------------------------------------
+
+    def deliver(
+        self, p: int, records: Sequence[Record], entries: Sequence[Entry | None]
+    ) -> list[Record]:
+        """Records of `tasks[p]` in order, with their table entries; returns those to run now."""
+        part = self._parts[p]
+        window, live, ready = part.window, part.live, part.ready
+        once, suspect_until = self._at_most_once, part.suspect_until
+        run: list[Record] = []
+        size, before = 0, len(window)
+        for record, entry in zip(records, entries, strict=True):
+            if not window.deliver(record.offset):
+                self.counts.refetched += 1
+                continue
+            size += record.size
+            decision = self._decide(live.get(record.mark_key), entry, record)
+            if record.belongs_to is not None:
+                self.counts.rerouted += 1
+                ready.append(Outcome(record, None))
+            elif decision is Decision.DUPLICATE:
+                self.counts.duplicates += 1
+                ready.append(Outcome(record, None))
+            else:
+                part.overtaken |= record.mark_key in live
+                live[record.mark_key] = record
+                if record.fault is not None:
+                    ready.append(_dead(record, *record.fault))
+                elif decision is Decision.ABANDONED:
+                    ready.append(_dead(record, Reason.ABANDONED, _ABANDONED))
+                elif entry is None and not once and record.offset >= suspect_until:
+                    run.append(record)
+                else:
+                    run += self._admit(part, record, entry)
+        self._open_gates()
+        part.bytes += size
+        self._bytes += size
+        self._in_flight += len(window) - before
+        return run
+
+    def _decide(self, live: Record | None, entry: Entry | None, record: Record) -> Decision:
+        """The table's rule, behind the overlay: a twin in flight is a duplicate too."""
+        if live is not None and (record.generation, record.seq) <= (live.generation, live.seq):
+            return Decision.DUPLICATE
+        if entry is None:
+            return Decision.RUN
+        name = record.task.name if record.task else ""
+        return decide(entry, record.generation, record.seq, at_most_once=name in self._at_most_once)
+
+    def _admit(self, part: Part, record: Record, entry: Entry | None) -> list[Record]:
+        """`record` runs: at once, it is returned then, or behind a gate, or not once more."""
+        known = entry if entry is not None and entry.generation == record.generation else None
+        saved = known.saved if known is not None else None
+        suspect = record.offset < part.suspect_until
+        gated = suspect or (record.task is not None and record.task.name in self._at_most_once)
+        if saved is not None or gated:
+            record = record._replace(saved=saved, is_gated=gated)
+            part.live[record.mark_key] = record
+        if not gated:
+            return [record]
+        # What the table holds of this very record is a `running` mark, or it would not run.
+        deliveries = known.deliveries if known is not None and known.seq == record.seq else 0
+        if suspect:
+            deliveries += 1
+        if suspect and deliveries >= self._crash_limit:
+            part.ready.append(_dead(record, Reason.CRASH_LOOP, _CRASH_LOOP.format(deliveries)))
+        else:
+            note = Note(record, None, deliveries, saved, gates=True)
+            self._gates.wait(note, alone=suspect and deliveries > 1)
+        return []
+
+    def _open_gates(self) -> None:
+        if self._gates.busy:
+            for note in self._gates.next():
+                self._parts[note.record.lease.partition].notes[note.record.offset] = note
+
+    def let_next_suspect(self) -> None:
+        """Asked at intervals: a suspect that has survived a whole one is not waited for."""
+        self._gates.let_next()
+        self._open_gates()
+
+    def close_gates(self) -> None:
+        """Records that wait for their `running` mark are left to the next owner."""
+        self._gates.closed = True
+
+    def note(
+        self, record: Record, started_at: int | None = None, saved: bytes | None = None
+    ) -> None:
+        """`record` runs since `started_at` (UTC ms); its handler keeps `saved`; None: as before."""
+        if record.lease.held:
+            self._parts[record.lease.partition].note(record, started_at, saved)
+
+    def complete(self, outcomes: Iterable[Outcome]) -> None:
+        """Handlers ended; outcomes of a lost lease are dropped."""
+        gates = self._gates if self._gates.busy else None
+        for outcome in outcomes:
+            lease = outcome.record.lease
+            if lease.held:
+                self._parts[lease.partition].ready.append(outcome)
+                if gates is not None:
+                    gates.ended(outcome.record)
+            else:
+                self.counts.dropped += 1
+        if gates is not None:
+            self._open_gates()
+
+    # ---- bounds ---------------------------------------------------------------------------------
+
+    @property
+    def in_flight(self) -> int:
+        """Records delivered and not settled."""
+        return self._in_flight
+
+    def is_ready(self) -> bool:
+        """Whether `begin` would return a transaction."""
+        return any(part.awaits() for part in self._parts.values())
+
+    def is_full(self) -> bool:
+        """Whether more than the limits is held; stays so until it is down to half of them."""
+        limits = self.limits
+        divisor = 2 if self._full else 1
+        self._full = (
+            self._in_flight * divisor >= limits.in_flight
+            or self._bytes * divisor >= limits.in_flight_bytes
+        )
+        return self._full
+
+    def flow(self, *, hold: bool = False) -> tuple[list[int], list[int]]:
+        """Partitions to pause and to resume now; `hold` pauses all (the worker is full)."""
+        pause, resume = [], []
+        for p, part in self._parts.items():
+            if part.phase is not Phase.RUNNING or not part.fetching:
+                continue
+            span = part.window.span
+            limit = self.limits.span // 2 if part.paused else self.limits.span
+            want = hold or span >= limit
+            if want and not part.paused:
+                pause.append(p)
+            elif part.paused and not want:
+                resume.append(p)
+            part.paused = want
+        return pause, resume
+
+
+_CRASH_LOOP = "in flight at {} sudden ends of its worker"
+_ABANDONED = "it was running when its worker ended, and it is declared at-most-once"
+
+
+def _dead(record: Record, reason: Reason, message: str) -> Outcome:
+    error = TaskError(reason.value, message, reason.value)
+    return Outcome(record, Status.DEAD, failure=Failure(reason, error))
