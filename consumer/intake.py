@@ -103,7 +103,7 @@ class Intake:
                 elif decision is Decision.ABANDONED:
                     ready.append(_dead(record, Reason.ABANDONED, _ABANDONED))
                 elif entry is None and not once and record.offset >= suspect_until:
-                    run.append(record)
+                    (part.claimed if part.claiming else run).append(record)
                 else:
                     run += self._admit(part, record, entry)
         self._open_gates()
@@ -131,7 +131,9 @@ class Intake:
             record = record._replace(saved=saved, is_gated=gated)
             part.live[record.mark_key] = record
         if not gated:
-            return [record]
+            if part.claiming:
+                part.claimed.append(record)
+            return [] if part.claiming else [record]
         # What the table holds of this very record is a `running` mark, or it would not run.
         deliveries = known.deliveries if known is not None and known.seq == record.seq else 0
         if suspect:

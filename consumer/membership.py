@@ -18,7 +18,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, by 
 
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
-from taskmill.runtime.kafka import client_config
+from taskmill.runtime.kafka import MAX_POLL_INTERVAL, client_config
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -34,6 +34,7 @@ class Membership:
     def __init__(self, settings: Settings, queue: str, member: str, clock: Clock) -> None:
         self.group = f"{settings.prefix}.worker.{queue}"
         self._member = member
+        self._max_poll_interval_ms = settings.kafka.get(MAX_POLL_INTERVAL, "300000")
         wanted = settings.group_protocol
         protocol: Literal["classic", "consumer"]
         if wanted == "auto":
@@ -56,7 +57,7 @@ class Membership:
             "group_id": self.group,
             "group_protocol": self.protocol,
             # The poll thread waits for a commit in on_revoke, never for handlers.
-            "max_poll_interval_ms": 300_000,
+            "max_poll_interval_ms": self._max_poll_interval_ms,
         }
         if self.protocol == "consumer":
             # Co-partitioning: index p of every topic goes to the same member.

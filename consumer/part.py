@@ -54,6 +54,8 @@ class Part:
 
     __slots__ = (
         "bytes",
+        "claimed",
+        "claiming",
         "dirty",
         "fetching",
         "kept",
@@ -95,10 +97,15 @@ class Part:
         self.dirty = False
         #: The next transaction is to say that it is let go.
         self.releasing = False
+        #: Nothing runs before a transaction has said "at work": these records wait for it.
+        self.claiming = False
+        self.claimed: list[Record] = []
 
     def awaits(self) -> bool:
         """Whether the next transaction has something of it to commit."""
-        return self.phase is Phase.RUNNING and bool(self.ready or self.notes or self.releasing)
+        return self.phase is Phase.RUNNING and bool(
+            self.ready or self.notes or self.releasing or self.claiming
+        )
 
     def note(self, record: Record, started_at: int | None, saved: bytes | None) -> None:
         """`record` runs, and its handler keeps `saved` where that is not None."""

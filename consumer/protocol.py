@@ -25,8 +25,9 @@ Rules that do not show in the code:
 6. Of one ID only the newest record in flight is marked. `state` is compacted: an older
    generation's mark behind a newer one's would be all that is left of the ID.
 7. A `running` mark (a *note*) never follows its record's outcome: it is dropped when that is there.
-8. The committed offset says whether its owner is at work (`dirty`) or has let go in order; after a
-   sudden end, the records that may have been in flight are suspects (see Gates).
+8. The committed offset says whether its owner is at work or has let go in order: nothing runs
+   before it does, and after a sudden end the records that may have been in flight are suspects (see
+   Gates).
 """
 
 from __future__ import annotations
@@ -157,6 +158,7 @@ class Protocol(Intake):
         if part.unknown is None:
             part.window = Window(committed)
             part.dirty = unclean
+            part.claiming = not unclean
             part.suspect_until = committed + self.limits.in_flight if unclean else 0
             return []
         (unknown, notes), part.unknown = part.unknown, None
@@ -200,7 +202,7 @@ class Protocol(Intake):
             if self._gates.closed:
                 noted = [note for note in noted if not note.gates]
             taken += [self._overtaken(record) for record in overtaken]
-            if not (taken or noted or part.releasing):
+            if not (taken or noted or part.releasing or part.claiming):
                 continue
             if part.overtaken:
                 taken = [self._newest(part, outcome) for outcome in taken]
@@ -246,6 +248,10 @@ class Protocol(Intake):
             start += self._noted(part, notes)
             part.dirty = part.lease.partition not in transaction.released
             part.releasing = part.releasing and part.dirty
+            if part.claiming and part.dirty:
+                part.claiming = False
+                start += part.claimed
+                part.claimed.clear()
         return start
 
     def _noted(self, part: Part, notes: list[Note]) -> list[Record]:

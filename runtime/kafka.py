@@ -65,10 +65,15 @@ def client_config(
         "reconnect.backoff.max.ms": 1000,
         # Latency: Nagle adds up to 40 ms to a small request.
         "socket.nagle.disable": True,
-        **settings.kafka,
+        **{name: value for name, value in settings.kafka.items() if name != MAX_POLL_INTERVAL},
     }
     config.update({name.replace("_", "."): value for name, value in ours.items()})
     return config
+
+
+#: Of the workers' consumers alone: it has to be above the session time-out, and others have theirs
+#: from librdkafka.
+MAX_POLL_INTERVAL = "max.poll.interval.ms"
 
 
 class _Passing(logging.Filter):

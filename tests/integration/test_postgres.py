@@ -6,6 +6,7 @@ whichever of the two, or the worker between them, dies.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ from taskmill.runtime.topics import ensure
 
 pytestmark = [pytest.mark.kafka, pytest.mark.postgres, pytest.mark.timeout(120)]
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "postgresql.md"
 #: Known ones, and some that nobody has tried yet; an even one runs under KIP-848.
 SEEDS = [1, 2, 3, *(SystemRandom().randrange(10**6) for _ in range(2))]
 
@@ -238,6 +240,29 @@ def test_a_worker_without_the_url_that_a_task_needs_says_so(at: Settings, tmp_pa
         (line,) = worker.lines
     assert "'add'" in line
     assert "TASKMILL_OUTCOMES_URL" in line
+
+
+def test_what_the_page_about_it_shows_works(
+    settings: Settings, tmp_path: Path, postgres: Postgres, database: str
+) -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (sql,) = re.findall(r"^```sql\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    (tmp_path / "shop.py").write_text(code)
+    postgres.query("CREATE TABLE accounts (id text, cents int)", database)
+    postgres.query("INSERT INTO accounts VALUES ('mine', 100)", database)
+    at = changed(settings, outcomes_url=database)
+    ensure(at, "default")
+    oracle = Oracle(str(at.bootstrap_servers), at.prefix)
+    with WorkerProcess(at, tmp_path, target="shop:app"):
+        oracle.put_tasks(["a"], "pay", {"account": "mine", "cents": 70})
+        assert oracle.wait_state("a")["result"] == b"30"
+        oracle.put_tasks(["b"], "pay", {"account": "mine", "cents": 70})
+        assert oracle.wait_state("b")["status"] == "dead"
+    assert postgres.query("SELECT cents FROM accounts", database) == [(30,)]
+    rows = postgres.query(sql, database)
+    assert [row[:3] for row in rows] == [("b", "dead", None), ("a", "succeeded", "30")]
+    assert "not enough money" in rows[0][3]
 
 
 def wait_for(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:

@@ -82,7 +82,7 @@ class Committer:
             return [(world.tasks[home], record.mark_key, world.message(record), None)]
         sends: list[Send] = [(world.state[p], record.mark_key, Entry(g, s, status, 0), p)]
         if outcome.failure is not None:
-            sends.append((world.dlq, record.mark_key, (g, s), None))
+            sends.append((world.dlq, record.mark_key, (g, s, outcome.failure.reason), None))
         if status is Status.RETRYING:
             sends.append((world.tasks[p], record.mark_key, world.message(record).next_seq(), None))
         return sends

@@ -8,17 +8,23 @@
 4. The local table holds committed marks only; once restored it is the fold of all of them.
 5. A handler never starts again while its first run may still count, nor after its outcome.
 6. What is in flight stays within the limits, and comes to nothing.
+7. What is gated starts behind its committed `running` mark; what is to run at most once starts once,
+   stale owners counted; what a handler kept is there at its next start.
+8. Nothing starts before its partition says "at work", nor after as many sudden ends as the limit; who
+   is taken for a killer, or for abandoned, was running by the mark.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from simulation.broker import Transaction
 from simulation.message import AT_MOST_ONCE, TOPIC, Message
-from taskmill.consumer.record import Lease, Record
+from taskmill.consumer.intake import CRASH_LIMIT
+from taskmill.consumer.record import Lease, Reason, Record
 from taskmill.consumer.table import Decision, Entry, decide, fold, position_key
 from taskmill.schemas.states import TERMINAL, Status
 
@@ -49,6 +55,10 @@ class Oracle:
         #: Committed `running` marks, and what has started of at-most-once tasks.
         self._noted: set[tuple[bytes, Entry]] = set()
         self._once: set[Place] = set()
+        #: What an ID's entry was when its outcome was committed.
+        self._before: dict[Place, Entry | None] = {}
+        #: How often a worker died while it ran something.
+        self._crashes: Counter[Place] = Counter()
         self._ended: set[tuple[bytes, int]] = set()
         self._letters: set[Place] = set()
         #: Serials of misrouted messages that lie on their home partition for good.
@@ -74,14 +84,24 @@ class Oracle:
             if log in world.state_logs:
                 self._mark(world.state_logs[log], key, value)
             elif log is world.dlq:
-                place = (key, *value)
-                if place in self._letters:
-                    raise Violation(f"a second dead letter of {place}")
-                self._letters.add(place)
+                self._letter((key, *value[:2]), value[2])
             elif isinstance(value, Message):
                 self._rerouted.add(value.serial)
         for p, offset in transaction.offsets.items():
             self._moves(p, offset, transaction)
+
+    def _letter(self, place: Place, reason: Reason) -> None:
+        if place in self._letters:
+            raise Violation(f"a second dead letter of {place}")
+        self._letters.add(place)
+        before = self._before.get(place)
+        is_running = before is not None and before[:3] == (*place[1:], Status.RUNNING)
+        if reason is Reason.ABANDONED and not is_running:
+            raise Violation(f"{place} is abandoned, and has not run: {before}")
+        if reason is Reason.CRASH_LOOP and not (
+            is_running and before is not None and before.deliveries >= CRASH_LIMIT - 1
+        ):
+            raise Violation(f"{place} is taken for a killer, and its mark says {before}")
 
     def _is_whole(self, transaction: Transaction) -> None:
         if len(transaction.parts) != 1:
@@ -106,6 +126,7 @@ class Oracle:
             self.folded[p][key] = fold(known, entry)
             return
         self.outcomes[place] = entry.status
+        self._before[place] = known
         if entry.status in TERMINAL:
             self._ended.add((key, entry.generation))
         self.folded[p][key] = fold(known, entry)
@@ -153,8 +174,17 @@ class Oracle:
         """A handler starts for `record`."""
         place = (record.mark_key, record.generation, record.seq)
         lease = record.lease
+        is_once = record.task is not None and record.task.name == AT_MOST_ONCE
+        if is_once:
+            if place in self._once:
+                raise Violation(f"{place} starts once more, and is to run at most once")
+            self._once.add(place)
         if self.is_stale(lease, worker.tenures[lease]):
             return  # it does not know yet; its fence will tell it
+        if lease.partition not in self._world.coordinator.at_work:
+            raise Violation(f"{place} starts, and nobody would know of a sudden end")
+        if self._crashes[place] >= CRASH_LIMIT:
+            raise Violation(f"{place} starts again after {self._crashes[place]} sudden ends")
         earlier = self._runs.get(place)
         self._runs[place] = (worker, lease)
         if earlier is not None:
@@ -162,14 +192,18 @@ class Oracle:
             if other.alive and not self.is_stale(other_lease, other.tenures[other_lease]):
                 raise Violation(f"{place} starts while its run under {other_lease} may yet count")
         entry = self.folded[lease.partition].get(record.mark_key)
-        if record.is_gated and not _is_noted(entry, record):
+        if (record.is_gated or is_once) and not _is_noted(entry, record):
             raise Violation(f"{place} starts before its running mark is committed: {entry}")
-        if record.task is not None and record.task.name == AT_MOST_ONCE:
-            if place in self._once:
-                raise Violation(f"{place} starts once more, and is to run at most once")
-            self._once.add(place)
+        kept = entry.saved if entry is not None and entry.generation == record.generation else None
+        if record.saved != kept:
+            raise Violation(f"{place} starts with {record.saved!r}, and has kept {kept!r}")
         if decide(entry, record.generation, record.seq) is not Decision.RUN:
             raise Violation(f"{place} starts again; its outcome is committed: {entry}")
+
+    def crashed(self, worker: Worker, record: Record) -> None:
+        """Its worker ends without a word while a handler runs for `record`."""
+        if not self.is_stale(record.lease, worker.tenures[record.lease]):
+            self._crashes[record.mark_key, record.generation, record.seq] += 1
 
     def opened(self, worker: Worker) -> None:
         """A producer was made: a transaction of its slot's predecessor must not be open."""

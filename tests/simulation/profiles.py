@@ -23,6 +23,8 @@ _WEIGHTS = {
     "produce": 32,
     "complete": 40,
     "fail": 20,
+    "note": 8,
+    "survive": 4,
     "mark": 6,
     "crash": 4,
     "restart": 8,

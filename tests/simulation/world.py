@@ -155,6 +155,17 @@ class World:
             else:
                 worker.complete(record, Outcome(record, Status.SUCCEEDED))
 
+    def note(self, worker: Worker, x: int, y: int) -> None:
+        """A handler has run for a while, or keeps something."""
+        if worker.alive and not worker.frozen and worker.running:
+            record = worker.running[x % len(worker.running)]
+            worker.protocol.note(record, 1, bytes([y]) if y >= 128 else None)
+
+    def survive(self, worker: Worker, x: int, y: int) -> None:
+        """A suspect has run for so long that the next one need not wait for it."""
+        if worker.alive and not worker.frozen:
+            worker.protocol.let_next_suspect()
+
     def mark(self, worker: Worker, x: int, y: int) -> None:
         """The coordinator writes one of the markers that are due."""
         due = [t for t in self.coordinator.current.values() if t.decision is not None]
@@ -260,6 +271,7 @@ class World:
     def drain(self, worker: Worker, x: int, y: int) -> None:
         """SIGTERM: nothing new is taken; the process ends at a later crash."""
         worker.draining = True
+        worker.protocol.close_gates()
 
     # ---- the end --------------------------------------------------------------------------------
 

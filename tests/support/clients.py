@@ -27,7 +27,7 @@ CLIENTS = EXAMPLES / "clients"
 #: A first build fetches some 30 MB and compiles a Kafka client; generous, for a slow line.
 BUILD_LIMIT_S = 600
 #: 0.1–3 s each on an idle machine; kcat's is a Python process for every task.
-RUN_LIMIT_S = 90
+RUN_LIMIT_S = 120
 
 Tasks = Mapping[str, Mapping[str, Any]]  # ID → arguments
 
@@ -60,7 +60,7 @@ class Client:
                 f"sudo apt-get install {' '.join(missing)} (or your system's way)",
                 pytrace=False,
             )
-        files = [path for path in self._tracked() if path.is_file()]
+        files = self._files()
         digest = hashlib.sha256("\n".join(self.commands).encode())
         for path in files:
             digest.update(path.name.encode() + path.read_bytes())
@@ -72,14 +72,13 @@ class Client:
                 self._build(files, Path(work) / "built", folder)
         return folder
 
-    def _tracked(self) -> list[Path]:
-        """Its source and what lies beside it, without what somebody built there."""
+    def _files(self) -> list[Path]:
+        """Its source and what lies beside it, without what its commands leave there."""
         if self.source.parent == EXAMPLES:
             return [self.source]
-        ignored = shutil.ignore_patterns("*.avsc", "*.jsonl", "libs", "enqueue", "node_modules")
-        names = [path.name for path in self.source.parent.iterdir()]
-        left_out = ignored(str(self.source.parent), names)
-        return [self.source.parent / name for name in sorted(set(names) - left_out)]
+        beside = sorted(path for path in self.source.parent.iterdir() if path.is_file())
+        left = ("*.avsc", "*.jsonl", "enqueue")
+        return [path for path in beside if not any(map(path.match, left))]
 
     def _build(self, files: Sequence[Path], work: Path, folder: Path) -> None:
         work.mkdir()

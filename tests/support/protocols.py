@@ -49,7 +49,16 @@ def owner(*partitions: int, limits: Limits | None = None, at: int = 0) -> Protoc
     for lease in protocol.assigned(partitions, "generation 1").restore:
         protocol.restored(lease, at, {})
         protocol.fetching(lease)
+    claim(protocol)
     return protocol
+
+
+def claim(protocol: Protocol) -> None:
+    """Commit that it is at work on what it owns."""
+    transaction = protocol.begin()
+    if transaction is not None:
+        assert not transaction.size
+        assert protocol.committed(transaction) == []
 
 
 def held(protocol: Protocol, p: int = 0) -> Lease:

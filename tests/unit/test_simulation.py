@@ -77,7 +77,10 @@ def _let_go_within_a_transaction(bug: Bug) -> None:
         for worker in world.workers:
             worker.step(0)
             worker.step(2)
-    world.complete(loser, 0, 0)
+    while any(part.claiming for part in loser.protocol._parts.values()):
+        loser.step(1)
+    of_first = [record.lease.partition for record in loser.running].index(0)
+    world.complete(loser, of_first, 0)
     while loser.protocol.open is None:
         loser.step(1)
     assert loser.protocol.open.offsets == {0: 1}, "begun, and its offsets are not sent yet"
