@@ -18,6 +18,7 @@ from taskmill.consumer.protocol import Protocol, Transaction
 from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.table import Entry, Table
 from taskmill.runtime.clock import Clock, Deadline
+from taskmill.runtime.errors import StoreDamaged
 from taskmill.schemas.states import Status
 
 
@@ -48,13 +49,18 @@ class Core:
         """Look up and hand over `records` of `lease`'s partition; returns those to run.
 
         Look-up and overlay are asked under one lock, as are applying a mark and leaving the
-        overlay: an ID in between would be in neither, and run twice.
+        overlay: an ID in between would be in neither, and run twice. Raises StoreDamaged where
+        the table cannot be read: then the lease is to be restored, and these come again.
         """
         p = lease.partition
         with self.changed:
             if self.protocol.lease(p) is not lease:
                 return []
-            entries = self.tables[p].lookup([r.mark_key for r in records])
+            try:
+                entries = self.tables[p].lookup([r.mark_key for r in records])
+            except StoreDamaged:
+                self.protocol.unreadable(lease)
+                raise
             run = self.protocol.deliver(p, records, entries)
         if len(run) != len(records):
             self.nudge()

@@ -24,7 +24,7 @@ from taskmill.consumer.upkeep import Job
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import Unreachable
+from taskmill.runtime.errors import StoreDamaged, Unreachable
 from taskmill.runtime.kafka import client_config
 from taskmill.runtime.topics import Topics, ensure, partition_count
 from taskmill.schemas.codec import Codec
@@ -207,7 +207,12 @@ class Engine:
                     break
                 answer, reached = committer.run(transaction)
                 if answer is Answer.COMMITTED:
-                    core.commit_marks(transaction, reached)
+                    try:
+                        core.commit_marks(transaction, reached)
+                    except StoreDamaged as error:
+                        # It did commit, and a table cannot tell so: the restore will.
+                        logger.error("%s (a full disk?)", error)
+                        self.restorer.restore(core.unknown(transaction))
                     self._told(transaction.outcomes)
                     pause = REDO_S
                 elif answer is Answer.ABORTED:

@@ -21,7 +21,7 @@ from taskmill.consumer.decode import Decoder
 from taskmill.consumer.generation import generation_of
 from taskmill.consumer.record import Lease, Record
 from taskmill.runtime.clock import Deadline
-from taskmill.runtime.errors import Unreachable
+from taskmill.runtime.errors import StoreDamaged, Unreachable
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -120,7 +120,12 @@ class Poller:
             lease = self._lease(batch[0])
             if lease is None:
                 continue  # being restored: the seek afterwards brings these again
-            run = core.deliver(lease, self._decode(batch, lease))
+            try:
+                run = core.deliver(lease, self._decode(batch, lease))
+            except StoreDamaged as error:
+                logger.error("%s", error)
+                self._restore([lease])
+                continue
             if run:
                 self._submit(run)
 

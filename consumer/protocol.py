@@ -173,6 +173,13 @@ class Protocol(Intake):
         self._put_back(part, [o for o in unknown if not all_done and o.record.offset >= committed])
         return self._noted(part, noted)
 
+    def unreadable(self, lease: Lease) -> None:
+        """The table of `lease`'s partition cannot be read: it is to be restored before more is
+        delivered or committed."""
+        part = self._parts.get(lease.partition)
+        if part is not None and part.lease is lease and part.phase is Phase.RUNNING:
+            part.phase, part.fetching, part.unknown = Phase.RESTORING, False, ([], [])
+
     def unknown_marks(self, lease: Lease) -> list[bytes]:
         """Keys whose entries `restored` must be told; empty after a plain assignment."""
         part = self._parts.get(lease.partition)

@@ -283,7 +283,8 @@ class Worker:
             logger.error("stopping: %s", failed)
         more = "; a second signal stops at once" if self._supervisor is None else ""
         logger.info("draining, %g s at the most%s", self._drain_timeout, more)
-        drained = self.drain(self._drain_timeout)
+        # With a thread of its queue gone, nothing can be committed any more.
+        drained = self.drain(self._drain_timeout if failed is None else 0.0)
         if not drained:
             logger.warning("not drained in time: what still runs will run again elsewhere")
         self.stop()

@@ -289,9 +289,10 @@ class Changelog:
             except KafkaException as failure:
                 error = failure.args[0]
             unstable = error.code() == KafkaError.UNSTABLE_OFFSET_COMMIT
-            if error.code() == KafkaError.FENCED_LEADER_EPOCH:
-                # An admin client that knew a partition's leader keeps asking with the epoch of
-                # then, and is refused for good once the broker was restarted (librdkafka 2.16).
+            if not unstable:
+                # An admin client keeps to what it knew: to the epoch of a partition's leader, and
+                # is refused for good once that broker was restarted; to a controller that is dead,
+                # until it asks for metadata again after five minutes (librdkafka 2.16).
                 self._admin = self._new_admin()
             # A transaction that is being completed needs milliseconds: nothing to tell.
             if not unstable or self._clock.monotonic() - began > _PATIENCE_S:

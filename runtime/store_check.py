@@ -26,6 +26,8 @@ from zlib import crc32
 #: nodes ends and where the nodes begin. On an overflow page the two bounds are one count of pages.
 _PAGE = Struct("@NHHHH")
 _OVERFLOWS = Struct("@NHHI")
+#: So many times the file's own pages may be named at the most.
+_SPARE = 64
 #: Meta page: magic, version, map address, map size; two trees (free list, main); last page, txn.
 _META = Struct("@IIPN")
 _META_END = Struct("@NN")
@@ -76,8 +78,10 @@ class Snapshot:
         need(first[4] % 2 == 0, "meta page 0 holds an odd transaction")
         need(second[4] % 2 == 1 or second[4] == 0, "meta page 1 holds an even transaction")
         _, self.free, self.main, last, _ = max(first, second, key=lambda meta: meta[4])
-        # Bounded by the file, so that a wrong number cannot ask for all memory.
-        need(1 <= last < len(data) // self.page_size, f"last page {last} is out of range")
+        # The file may end before the last page: one that was taken and freed within a transaction
+        # was never written. The bound only keeps a wrong number from asking for all memory.
+        pages = len(data) // self.page_size
+        need(1 <= last < _SPARE * pages, f"last page {last} is out of range")
         self._met = bytearray(last + 1)
         self._met[0:2] = b"\1\1"
 
@@ -106,6 +110,7 @@ class Snapshot:
     def page(self, number: int) -> bytes:
         """Take and read one page."""
         self.take(number)
+        need((number + 1) * self.page_size <= len(self.data), f"page {number} is not in the file")
         return self.data[number * self.page_size : (number + 1) * self.page_size]
 
     def overflow(self, number: int, size: int) -> tuple[bytes, int]:
@@ -115,6 +120,7 @@ class Snapshot:
         own, _, kind, count = _OVERFLOWS.unpack_from(self.data, at)
         need((own, kind) == (number, _OVERFLOW), f"page {number} is no overflow page")
         need(size <= count * self.page_size - _PAGE.size, f"overflow {number} is too short")
+        need((number + count) * self.page_size <= len(self.data), f"overflow {number} is cut short")
         for page in range(number + 1, number + count):
             self.take(page)
         at += _PAGE.size

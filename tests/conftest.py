@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from support.brokers import PrivateBroker, delete_topics, shared_broker
@@ -14,6 +15,10 @@ from support.postgres import Postgres
 from taskmill.runtime.config import Settings
 
 pytest_plugins = ["support.proof"]
+
+# How long one example takes is the machine's affair: tests have time limits of their own.
+hypothesis.settings.register_profile("taskmill", deadline=None)
+hypothesis.settings.load_profile("taskmill")
 
 
 @pytest.fixture(autouse=True)
