@@ -247,6 +247,8 @@ class Committer:
                     self._produce(producer, self._rerouted(outcome))
                 for child in outcome.children:
                     self._produce(producer, self._child(child))
+            for key, _ in txn.expired.get(p, ()):
+                self._produce(producer, {"topic": self._topics.results, "partition": p, "key": key})
             if messages:
                 # One report a partition, not one a record: the last one's offset tells all.
                 messages[-1]["callback"] = _Reached(p, reached)

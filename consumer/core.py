@@ -16,16 +16,25 @@ from queue import Empty, SimpleQueue
 
 from taskmill.consumer.protocol import Protocol, Transaction
 from taskmill.consumer.record import Lease, Note, Outcome, Record
+from taskmill.consumer.state import is_large
 from taskmill.consumer.table import Entry, Table
+from taskmill.consumer.transaction import Expired
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.errors import StoreDamaged
 from taskmill.schemas.states import Status
+
+#: So many entries of one table are looked at for what is over: 5 million take an hour and a half,
+#: of a window of days, and a millisecond of each second.
+SWEEP_EVERY_S, SWEEP_ENTRIES = 1.0, 1_000
 
 
 class Core:
     """One lock, one condition ("something changed"), and the few steps that need both parts."""
 
-    def __init__(self, protocol: Protocol, clock: Clock) -> None:
+    def __init__(self, protocol: Protocol, clock: Clock, window_ms: int) -> None:
+        """`window_ms`: how long a finished ID is remembered."""
+        self._window_ms = window_ms
+        self._swept_at = clock.monotonic()
         self.protocol = protocol
         self.clock = clock
         self.changed = threading.Condition(threading.Lock())
@@ -66,6 +75,26 @@ class Core:
             self.nudge()
         return run
 
+    def begin(self) -> Transaction | None:
+        """The next transaction. A step of the sweep is made here, now and then, so that what it
+        finds cannot change before it is written."""
+        with self.changed:
+            return self.protocol.begin(self._sweep())
+
+    def _sweep(self) -> Expired:
+        now = self.clock.monotonic()
+        if not self.tables or now < self._swept_at + SWEEP_EVERY_S:
+            return {}
+        self._swept_at = now
+        # Another one each time: what was just looked at goes to the end.
+        p = next(iter(self.tables))
+        table = self.tables[p] = self.tables.pop(p)
+        try:
+            swept = table.sweep(self.clock.now_ms(), self._window_ms, SWEEP_ENTRIES)
+        except StoreDamaged:
+            return {}  # whoever looks a record up in there sees to it
+        return {p: swept.expired} if swept.expired else {}
+
     def collect(self, timeout: float) -> None:
         """Feed the outcomes that executors handed in; waits for the first."""
         try:
@@ -94,14 +123,20 @@ class Core:
                 marks += [
                     (
                         r.mark_key,
-                        Entry(r.generation, r.seq, o.status, now, expires_at=o.expires_at),
+                        Entry(r.generation, r.seq, o.status, now, expires_at=_expiry(o)),
                     )
                     for o in outcomes
                     if o.status is not None
                     for r in (o.record,)
                 ]
+                marks += [
+                    (key, entry._replace(expires_at=None))
+                    for key, entry in transaction.expired.get(p, ())
+                ]
                 if marks:
-                    self.tables[p].apply(marks, reached[p])
+                    # Where nothing was written but a deletion on `results`, it goes no further.
+                    table = self.tables[p]
+                    table.apply(marks, reached.get(p, table.store.checkpoint()))
             # Under the lock: whoever waits for the answer finds them running.
             self.start(self.protocol.committed(transaction))
             self._answer()
@@ -169,6 +204,13 @@ class Core:
                 return False
             self.changed.wait(deadline.left())
         return True
+
+
+def _expiry(outcome: Outcome) -> int | None:
+    """When the outcome's result is to be deleted from `results`, where it lies there."""
+    if outcome.expires_at is None or not is_large(outcome.result):
+        return None
+    return outcome.expires_at
 
 
 def _running(note: Note, now_ms: int) -> Entry:

@@ -69,7 +69,9 @@ class Engine:
         tasks, dlq = _count(settings, self._topics.tasks), _count(settings, self._topics.dlq)
         self._membership = Membership(settings, queue, parts.slot.name, parts.clock)
         self.core = Core(
-            Protocol(limits, at_most_once, queue, settings.crash_loop_limit), parts.clock
+            Protocol(limits, at_most_once, queue, settings.crash_loop_limit),
+            parts.clock,
+            settings.dedup_window_ms,
         )
         self.core.start = self._run
         self.restorer = Restorer(
@@ -201,8 +203,7 @@ class Engine:
                 return
             core.collect(LOOK_S)
             while True:
-                with core.changed:
-                    transaction = core.protocol.begin()
+                transaction = core.begin()
                 if transaction is None:
                     break
                 answer, reached = committer.run(transaction)

@@ -17,8 +17,8 @@ from taskmill.schemas.states import Status
 
 
 class Entry(NamedTuple):
-    """What the table knows of one dedup ID. `time_ms` is when the mark was written, UTC; the last
-    three are a TaskState's."""
+    """What the table knows of one dedup ID. `time_ms` is when the mark was written, UTC;
+    `expires_at` from when on its result is to be deleted from `results`, where it lies there."""
 
     generation: int
     seq: int
@@ -75,5 +75,6 @@ def read_mark(value: bytes, time_ms: int, decode: Callable[[bytes], TaskState]) 
         time_ms,
         state.deliveries,
         state.saved,
-        state.result_expires_at,
+        # One that lies here goes with its state.
+        state.result_expires_at if state.large else None,
     )

@@ -25,6 +25,7 @@ logger = logging.getLogger("taskmill.worker")
 #: A KIP-848 session above this makes a take-over too slow.
 MAX_SESSION_MS = 10_000
 CLASSIC_SESSION_MS = 6_000
+_RETENTION = "offsets.retention.minutes"
 _SESSION = "group.consumer.session.timeout.ms"
 
 
@@ -38,7 +39,16 @@ class Membership:
         wanted = settings.group_protocol
         protocol: Literal["classic", "consumer"]
         if wanted == "auto":
-            session_ms = _broker_session_ms(settings, clock)
+            broker = _broker_settings(settings, clock)
+            session_ms = broker.get(_SESSION)
+            retention_min = broker.get(_RETENTION)
+            if retention_min is not None and retention_min * 60_000 < settings.dedup_window_ms:
+                logger.warning(
+                    "the broker forgets a group without members after %d min (%s), sooner than "
+                    "IDs are: without a worker for that long, what is done may run again",
+                    retention_min,
+                    _RETENTION,
+                )
             fast = session_ms is not None and session_ms <= MAX_SESSION_MS
             protocol = "consumer" if fast else "classic"
             logger.info("group protocol %s (the broker's session: %s ms)", protocol, session_ms)
@@ -71,15 +81,15 @@ class Membership:
         }
 
 
-def _broker_session_ms(settings: Settings, clock: Clock) -> int | None:
-    """The broker's KIP-848 session time-out; None where it has none or may not be asked."""
+def _broker_settings(settings: Settings, clock: Clock) -> dict[str, int]:
+    """The broker's settings of groups; without those that it has not, or may not be asked for."""
     admin = AdminClient(client_config(settings, "membership", clock=clock))
     try:
         broker = next(iter(admin.list_topics(timeout=10).brokers))
         resource = ConfigResource(ConfigResource.Type.BROKER, str(broker))
         (future,) = admin.describe_configs([resource], request_timeout=10).values()
-        entry = future.result().get(_SESSION)
-        return int(entry.value) if entry is not None else None
+        found = future.result()
     except (KafkaException, StopIteration) as error:
         logger.info("the broker's group settings cannot be read (%s): classic protocol", error)
-        return None
+        return {}
+    return {name: int(found[name].value) for name in (_SESSION, _RETENTION) if name in found}

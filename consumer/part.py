@@ -95,7 +95,7 @@ class Part:
         self.suspect_until = 0
         #: Whether the committed offset says "at work": without a word, this end would be sudden.
         self.dirty = False
-        #: The next transaction is to say that it is let go.
+        #: It is about to be let go: transactions say so, and nothing more starts.
         self.releasing = False
         #: Nothing runs before a transaction has said "at work": these records wait for it.
         self.claiming = False
@@ -103,9 +103,11 @@ class Part:
 
     def awaits(self) -> bool:
         """Whether the next transaction has something of it to commit."""
-        return self.phase is Phase.RUNNING and bool(
-            self.ready or self.notes or self.releasing or self.claiming
-        )
+        if self.phase is not Phase.RUNNING:
+            return False
+        if self.releasing:
+            return bool(self.ready) or self.dirty
+        return bool(self.ready or self.notes or self.claiming)
 
     def note(self, record: Record, started_at: int | None, saved: bytes | None) -> None:
         """`record` runs, and its handler keeps `saved` where that is not None."""

@@ -39,10 +39,15 @@ from taskmill.consumer.intake import CRASH_LIMIT, Intake
 from taskmill.consumer.part import Limits, Part, Phase
 from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.table import Entry
-from taskmill.consumer.transaction import Fence, Transaction, is_committed, is_noted
+from taskmill.consumer.transaction import Expired, Fence, Transaction, is_committed, is_noted
 from taskmill.consumer.window import Window
 
 __all__ = ["Assignment", "Fence", "Limits", "Phase", "Protocol", "Transaction"]
+
+
+_NONE: Expired = {}
+#: A partition is paused between two polls; by then it may be so many offsets beyond its limit.
+_BEYOND = 1_000
 
 
 class Assignment(NamedTuple):
@@ -96,6 +101,9 @@ class Protocol(Intake):
             elif part.phase is Phase.SUSPENDED:
                 # The assignment itself says from where it is fetched.
                 part.phase, part.fetching, part.paused = Phase.RUNNING, True, False
+                # Where it was let go, that is to be taken back before more starts.
+                let_go = self._open is not None and p in self._open.released
+                part.releasing, part.claiming = False, part.claiming or let_go or not part.dirty
                 if part.unknown is not None:
                     part.phase, part.fetching = Phase.RESTORING, False
                     restore.append(part.lease)
@@ -136,7 +144,7 @@ class Protocol(Intake):
         for p in partitions:
             part = self._parts.get(p)
             if part is not None and part.phase is Phase.RUNNING:
-                part.releasing = part.dirty
+                part.releasing = True
 
     def restored(
         self,
@@ -159,7 +167,7 @@ class Protocol(Intake):
             part.window = Window(committed)
             part.dirty = unclean
             part.claiming = not unclean
-            part.suspect_until = committed + self.limits.in_flight if unclean else 0
+            part.suspect_until = committed + self.limits.span + _BEYOND if unclean else 0
             return []
         (unknown, notes), part.unknown = part.unknown, None
         all_done = is_committed(unknown, entries)
@@ -191,25 +199,31 @@ class Protocol(Intake):
 
     # ---- transactions ---------------------------------------------------------------------------
 
-    def begin(self) -> Transaction | None:
-        """The next transaction, or None where nothing awaits one. One is open at a time."""
+    def begin(self, expired: Expired = _NONE) -> Transaction | None:
+        """The next transaction, or None where nothing awaits one. One is open at a time.
+
+        `expired`: results that may be deleted in it, as the tables have them now.
+        """
         assert self._open is None, "the open transaction has not been answered"
         outcomes: dict[int, list[Outcome]] = {}
         offsets: dict[int, int] = {}
         leases: dict[int, Lease] = {}
         notes: dict[int, list[Note]] = {}
-        released = []
+        released: list[int] = []
+        over: dict[int, list[tuple[bytes, Entry]]] = {}
         room = self.limits.per_transaction
         number = self._numbers + 1
         for p, part in self._rotated():
-            if not part.awaits():
+            old = [one for one in expired.get(p, ()) if one[0] not in part.live]
+            if not part.awaits() and not (old and part.phase is Phase.RUNNING):
                 continue
             taken, part.ready = part.ready[:room], part.ready[room:]
-            noted, overtaken = part.take_notes(taken)
+            noted, overtaken = ([], []) if part.releasing else part.take_notes(taken)
             if self._gates.closed:
                 noted = [note for note in noted if not note.gates]
             taken += [self._overtaken(record) for record in overtaken]
-            if not (taken or noted or part.releasing or part.claiming):
+            going = part.dirty if part.releasing else part.claiming
+            if not (taken or noted or old or going):
                 continue
             if part.overtaken:
                 taken = [self._newest(part, outcome) for outcome in taken]
@@ -217,6 +231,8 @@ class Protocol(Intake):
                 released.append(p)
             if noted:
                 notes[p] = noted
+            if old:
+                over[p] = old
             outcomes[p] = taken
             offsets[p] = part.window.take([o.record.offset for o in taken], number)
             leases[p] = part.lease
@@ -228,7 +244,7 @@ class Protocol(Intake):
         assert self._fence is not None, "a held partition has come with a fence"
         self._numbers = number
         self._open = Transaction(
-            number, self._fence, outcomes, offsets, leases, notes, frozenset(released)
+            number, self._fence, outcomes, offsets, leases, notes, frozenset(released), over
         )
         return self._open
 
@@ -254,7 +270,6 @@ class Protocol(Intake):
             self._settle(part, outcomes)
             start += self._noted(part, notes)
             part.dirty = part.lease.partition not in transaction.released
-            part.releasing = part.releasing and part.dirty
             if part.claiming and part.dirty:
                 part.claiming = False
                 start += part.claimed

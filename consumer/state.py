@@ -18,6 +18,11 @@ INLINE_RESULT_BYTES = 192
 INLINE_MESSAGE_CHARS = 120
 
 
+def is_large(result: bytes | None) -> bool:
+    """Whether `result` lies on the results topic."""
+    return result is not None and len(result) > INLINE_RESULT_BYTES
+
+
 class StateEncoder:
     """Encodes outcomes of one queue and worker. Large parts pile up until `take_large`."""
 
@@ -37,7 +42,7 @@ class StateEncoder:
             error = outcome.failure.error
             if len(error.message) > INLINE_MESSAGE_CHARS or len(error.type) > 100:
                 large = self._results_topic
-        if result is not None and len(result) > INLINE_RESULT_BYTES:
+        if is_large(result):
             large = self._results_topic
         if large is not None:
             self._set_aside(outcome)

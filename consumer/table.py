@@ -108,8 +108,8 @@ class Swept(NamedTuple):
     """What one step of a sweep did."""
 
     removed: int
-    #: Unfinished entries that are past half the window.
-    fading: list[tuple[bytes, Entry]]
+    #: Entries whose result has outlived its time (result_ttl).
+    expired: list[tuple[bytes, Entry]]
 
 
 class Table:
@@ -165,28 +165,27 @@ class Table:
             entries[key] = None if mark is None else fold(entries[key], mark)
         return [(key, None if entry is None else pack(entry)) for key, entry in entries.items()]
 
-    def sweep(self, now_ms: int, window_ms: int, limit: int = 1000) -> Swept:
+    def sweep(self, now_ms: int, window_ms: int, limit: int) -> Swept:
         """Look at the next `limit` entries, round and round.
 
         Finished ones older than `window_ms` go: the topic has forgotten them too. Unfinished ones
-        past half of it are returned, for the owner to write them again before they are forgotten.
+        stay; those of running tasks are written again in time (Watch).
         """
         gone: list[Put] = []
-        fading: list[tuple[bytes, Entry]] = []
+        expired: list[tuple[bytes, Entry]] = []
         step = list(islice(self._round, limit))
         for key, value in step:
             entry = unpack(value)
-            age_ms = now_ms - entry.time_ms
-            if entry.status not in TERMINAL:
-                if age_ms > window_ms // 2:
-                    fading.append((key, entry))
-            elif age_ms > window_ms:
-                gone.append((key, None))
+            if entry.status in TERMINAL:
+                if now_ms - entry.time_ms > window_ms:
+                    gone.append((key, None))
+                elif entry.expires_at is not None and entry.expires_at <= now_ms:
+                    expired.append((key, entry))
         if len(step) < limit:
             self._round = self.store.items()
         if gone:
             self.store.apply(gone, self.store.checkpoint())
-        return Swept(len(gone), fading)
+        return Swept(len(gone), expired)
 
     def close(self, clean: bool = True) -> None:
         """Close the store; `clean` where nothing is left to be applied."""

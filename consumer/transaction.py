@@ -17,6 +17,10 @@ class Fence(NamedTuple):
     metadata: object
 
 
+#: By partition.
+Expired = Mapping[int, list[tuple[bytes, Entry]]]
+
+
 class Transaction(NamedTuple):
     """What one Kafka transaction writes: outcomes, notes, and the offset of each partition that
     they touch. `released` are those whose owner lets go of them in order."""
@@ -28,6 +32,8 @@ class Transaction(NamedTuple):
     leases: dict[int, Lease]
     notes: dict[int, list[Note]]
     released: frozenset[int] = frozenset()
+    #: IDs whose result on `results` has outlived its time, and their entries.
+    expired: Expired = {}  # noqa: RUF012  (never changed)
 
     @property
     def size(self) -> int:

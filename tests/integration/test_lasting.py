@@ -121,6 +121,26 @@ def test_a_handler_outlasts_the_poll_interval_and_the_transaction_timeout(scene:
     assert worker.log.count("assigned") == 1
 
 
+def test_the_state_of_a_long_task_is_written_again_before_it_is_forgotten(scene: Scene) -> None:
+    """A quarter of the window, a minute here, goes by."""
+    scene.start(dedup_window_ms=60_000)
+    scene.oracle.put_tasks(["long"], "lasts", {"seconds": 18})
+    scene.wait_ended("long")
+    statuses = [s["status"] for s in scene.witness.states[b"long"]]
+    assert statuses == ["running", "running", "succeeded"]
+
+
+def test_a_large_result_is_deleted_once_it_has_outlived_its_time(scene: Scene) -> None:
+    scene.start()
+    scene.oracle.put_tasks(["large"], "brief", {"size": 3000})
+    scene.oracle.put_tasks(["small"], "brief", {"size": 30})
+    scene.wait_ended("large", "small")
+    with Witness(scene.oracle.bootstrap, [scene.oracle.results]) as witness:
+        results = witness.seen[scene.oracle.results]
+        witness.until(lambda: len(results) == 2, "the result and its deletion")
+    assert [(r.key, r.value is None) for r in results] == [(b"large", False), (b"large", True)]
+
+
 # ---- save -------------------------------------------------------------------------------------
 
 

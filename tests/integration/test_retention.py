@@ -61,7 +61,7 @@ class House:
         changelog.stable_offsets(self.group, self.topic, [0], stop=lambda: False)
         changelog.close()
         self.clock = Clock()
-        self.core = Core(owner(), self.clock)
+        self.core = Core(owner(), self.clock, 10**9)
 
     def own(self, *partitions: int) -> None:
         self.core.protocol = owner(*partitions)

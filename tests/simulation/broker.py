@@ -136,7 +136,15 @@ class Coordinator:
         #: transactional.id -> its transaction, until the last marker.
         self.current: dict[str, Transaction] = {}
         self.committed: dict[int, int | None] = dict.fromkeys(range(partitions))
+        #: Whose offset says so in its metadata.
         self.at_work: set[int] = set()
+
+    def says_at_work(self, partition: int) -> bool:
+        """What the stable offset says, to whoever waits for the markers that are due."""
+        for transaction in self.current.values():
+            if transaction.decision and partition in transaction.offsets:
+                return all(partition not in part.work.released for part in transaction.parts)
+        return partition in self.at_work
 
     def init(self, producer: str) -> int | None:
         """init_transactions: the new epoch; None while the predecessor's transaction is ending."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulation.broker import Log
@@ -14,7 +14,7 @@ from taskmill.consumer.protocol import Limits, Phase, Protocol
 from taskmill.consumer.protocol import Transaction as Work
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.table import Decision, Entry
-from taskmill.schemas.states import TERMINAL
+from taskmill.schemas.states import TERMINAL, Status
 
 Metadata = tuple[int, int]
 Head = tuple[int | None, int | None, int | None, int | None]
@@ -297,6 +297,79 @@ class UnmarkedIsUncommitted(Bug):
     head = (None, 4, 0, 1)
 
 
+class _Impatient(Protocol):
+    def deliver(
+        self, p: int, records: Sequence[Record], entries: Sequence[Entry | None]
+    ) -> list[Record]:
+        run = super().deliver(p, records, entries)
+        notes = self._parts[p].notes
+        early = [note for note in notes.values() if note.gates]
+        for note in early:
+            notes[note.record.offset] = note._replace(gates=False)
+        return run + [note.record for note in early]
+
+
+class StartBeforeMark(Bug):
+    """What waits at a gate starts as soon as its `running` mark is on its way."""
+
+    rules = _Impatient
+
+
+class RunningBehindTerminal(Bug):
+    """A `running` mark that was noted goes out once more, behind the outcome."""
+
+    def sends(self, sends: list[Send]) -> list[Send]:
+        ended = [
+            (log, key, value._replace(status=Status.RUNNING), marks)
+            for log, key, value, marks in sends
+            if isinstance(value, Entry) and value.status in TERMINAL
+        ]
+        return sends + ended
+
+
+class _Uncounted(Protocol):
+    def begin(self, *args: Any) -> Work | None:
+        work = super().begin(*args)
+        if work is not None:
+            for notes in work.notes.values():
+                notes[:] = [note._replace(deliveries=0) for note in notes]
+        return work
+
+
+class CrashesUncounted(Bug):
+    """Marks do not say how often their record was in flight at a sudden end."""
+
+    rules = _Uncounted
+    head = (None, None, None, 3)
+
+
+class _Unclaimed(Protocol):
+    def restored(self, lease: Lease, *args: Any, **named: Any) -> list[Record]:
+        run = super().restored(lease, *args, **named)
+        part = self._parts.get(lease.partition)
+        if part is not None:
+            part.claiming = False
+        return run
+
+
+class AtWorkUnsaid(Bug):
+    """Handlers start before the committed offset says that its owner is at work."""
+
+    rules = _Unclaimed
+
+
+class _RunsOnceMore(Protocol):
+    def _decide(self, live: Record | None, entry: Entry | None, record: Record) -> Decision:
+        decision = super()._decide(live, entry, record)
+        return Decision.RUN if decision is Decision.ABANDONED else decision
+
+
+class AbandonedRunsAgain(Bug):
+    """What is to run at most once runs again where a crash has left it running."""
+
+    rules = _RunsOnceMore
+
+
 class OldMarkBehindNew(Bug):
     """An older generation is marked though a newer one is in flight, or marked already."""
 
@@ -340,6 +413,11 @@ PLANTED: dict[str, type[Bug]] = {
         PausedInNameOnly,
         UnmarkedIsUncommitted,
         OldMarkBehindNew,
+        StartBeforeMark,
+        RunningBehindTerminal,
+        CrashesUncounted,
+        AtWorkUnsaid,
+        AbandonedRunsAgain,
     )
 }
 

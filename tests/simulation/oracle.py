@@ -8,10 +8,10 @@
 4. The local table holds committed marks only; once restored it is the fold of all of them.
 5. A handler never starts again while its first run may still count, nor after its outcome.
 6. What is in flight stays within the limits, and comes to nothing.
-7. What is gated starts behind its committed `running` mark; what is to run at most once starts once,
-   stale owners counted; what a handler kept is there at its next start.
-8. Nothing starts before its partition says "at work", nor after as many sudden ends as the limit; who
-   is taken for a killer, or for abandoned, was running by the mark.
+7. What is gated starts behind its committed `running` mark; what is to run at most once starts
+   once, stale owners counted; what a handler kept is there at its next start.
+8. Nothing starts before its partition says "at work", nor after as many sudden ends as the limit;
+   who is taken for a killer, or for abandoned, was running by the mark.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ class Oracle:
         self._once: set[Place] = set()
         #: What an ID's entry was when its outcome was committed.
         self._before: dict[Place, Entry | None] = {}
+        #: How many dead letters were written, by their reason.
+        self.reasons: Counter[Reason] = Counter()
         #: How often a worker died while it ran something.
         self._crashes: Counter[Place] = Counter()
         self._ended: set[tuple[bytes, int]] = set()
@@ -94,6 +96,7 @@ class Oracle:
         if place in self._letters:
             raise Violation(f"a second dead letter of {place}")
         self._letters.add(place)
+        self.reasons[reason] += 1
         before = self._before.get(place)
         is_running = before is not None and before[:3] == (*place[1:], Status.RUNNING)
         if reason is Reason.ABANDONED and not is_running:
@@ -181,7 +184,7 @@ class Oracle:
             self._once.add(place)
         if self.is_stale(lease, worker.tenures[lease]):
             return  # it does not know yet; its fence will tell it
-        if lease.partition not in self._world.coordinator.at_work:
+        if not self._world.coordinator.says_at_work(lease.partition):
             raise Violation(f"{place} starts, and nobody would know of a sudden end")
         if self._crashes[place] >= CRASH_LIMIT:
             raise Violation(f"{place} starts again after {self._crashes[place]} sudden ends")
@@ -194,9 +197,8 @@ class Oracle:
         entry = self.folded[lease.partition].get(record.mark_key)
         if (record.is_gated or is_once) and not _is_noted(entry, record):
             raise Violation(f"{place} starts before its running mark is committed: {entry}")
-        kept = entry.saved if entry is not None and entry.generation == record.generation else None
-        if record.saved != kept:
-            raise Violation(f"{place} starts with {record.saved!r}, and has kept {kept!r}")
+        if _is_noted(entry, record) and entry is not None and record.saved != entry.saved:
+            raise Violation(f"{place} starts with {record.saved!r}, and has kept {entry.saved!r}")
         if decide(entry, record.generation, record.seq) is not Decision.RUN:
             raise Violation(f"{place} starts again; its outcome is committed: {entry}")
 

@@ -96,9 +96,10 @@ class Worker:
 
     def crash(self) -> None:
         """SIGKILL: memory is gone; the disk, and requests on their way, are not."""
-        self.alive = False
-        for record in self.running:
-            self.world.oracle.crashed(self, record)
+        if self.alive:
+            self.alive = False
+            for record in self.running:
+                self.world.oracle.crashed(self, record)
 
     # ---- handlers -------------------------------------------------------------------------------
 

@@ -63,12 +63,12 @@ class World:
             self._warm_up()
 
     def _warm_up(self) -> None:
-        """Join, assign, restore, start: 12 rounds are enough for three workers."""
+        """Join, assign, restore, claim, start: 16 rounds are enough for three workers."""
         for number in range(0, self._ids, 2):
             self._store(Message(number, self.home(number)), self.home(number))
-        for _ in range(12):
+        for _ in range(16):
             for worker in self.workers:
-                for thread in (0, 0, 2, 2):
+                for thread in (0, 0, 1, 1, 2, 2):
                     worker.step(thread)
 
     # ---- choices --------------------------------------------------------------------------------

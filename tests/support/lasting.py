@@ -54,6 +54,11 @@ async def saves(ctx: Context, size: int) -> None:
     ctx.save("x" * size)
 
 
+@app.task(result_ttl="2s")
+async def brief(size: int) -> str:
+    return "x" * size
+
+
 @app.task
 async def child(number: int) -> int:
     return number

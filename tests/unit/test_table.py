@@ -195,7 +195,7 @@ OPEN = (Status.RUNNING, Status.RETRYING)
 def entry_of(state: TaskState) -> Entry:
     return Entry(
         *(state.generation, state.seq, state.status, 7),
-        *(state.deliveries, state.saved, state.result_expires_at),
+        *(state.deliveries, state.saved, state.result_expires_at if state.large else None),
     )
 
 
@@ -309,17 +309,18 @@ def test_a_state_that_cannot_be_read_is_counted_told_once_and_passed(
     assert "b'a'" in caplog.text
 
 
-def test_a_sweep_removes_the_finished_and_names_the_fading_round_and_round(store: Store) -> None:
+def test_a_sweep_removes_the_finished_and_names_the_expired_round_and_round(store: Store) -> None:
     table = Table(store)
     window_ms = 8 * DAY_MS
     now_ms = 100 * DAY_MS
     old, half = now_ms - window_ms - 1, now_ms - window_ms // 2 - 1
+    over = Entry(0, 1, Status.SUCCEEDED, half, expires_at=now_ms)
     marks = [
         (b"a", Entry(0, 0, Status.SUCCEEDED, old)),
         (b"b", Entry(0, 0, Status.SUCCEEDED, half)),
         (b"c", Entry(0, 1, Status.RUNNING, old)),
-        (b"d", Entry(0, 1, Status.WAITING, half)),
-        (b"e", Entry(0, 1, Status.WAITING, half + 2)),
+        (b"d", over),
+        (b"e", over._replace(expires_at=now_ms + 1)),
         (b"f", Entry(0, 0, Status.DEAD, old)),
     ]
     table.apply(marks, 50)
@@ -327,8 +328,6 @@ def test_a_sweep_removes_the_finished_and_names_the_fading_round_and_round(store
     for calls, removed in ((4, 2), (3, 0)):
         steps = [table.sweep(now_ms, window_ms, limit=2) for _ in range(calls)]
         assert sum(step.removed for step in steps) == removed
-        fading = [found for step in steps for found in step.fading]
-        assert [key for key, _ in fading] == [b"c", b"d"]
-        assert fading[0][1] == marks[2][1]
+        assert [found for step in steps for found in step.expired] == [(b"d", over)]
     assert [key for key, _ in store.items()] == [b"b", b"c", b"d", b"e"]
     assert store.checkpoint() == 50
