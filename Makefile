@@ -21,11 +21,17 @@ demo: setup ## index the standard library through Kafka, kill a worker half way,
 
 .PHONY: test
 test: setup ## every test, against a real Kafka
+	@deploy/system.sh --kcat
+	@deploy/system.sh --postgres
 	$(PYTEST) -q
 
 .PHONY: quick
 quick: $(VENV)/.installed ## the tests that need no broker, in seconds
-	$(PYTEST) -q -m "not kafka and not kill"
+	$(PYTEST) -q -m "not kafka and not postgres and not kill"
+
+.PHONY: proof
+proof: setup ## every fault at 30 seeded points, 100,000 simulated schedules, planted bugs: proof/latest.json
+	TASKMILL_TEST_PROOF=1 $(PYTEST) -q -m proof
 
 .PHONY: check
 check: lint quick ## ruff, mypy --strict, import-linter, quick tests; warnings are errors
@@ -60,7 +66,7 @@ format: $(VENV)/.installed ## ruff, in place
 lock: $(VENV)/.installed ## pin all dependencies anew, with hashes
 	$(BIN)/pip install -q pip-tools
 	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
-		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra jdk \
+		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra jdk --extra postgres \
 		-o requirements/dev.txt pyproject.toml requirements/dev.in
 
 $(VENV)/.pinned: requirements/dev.txt

@@ -3,6 +3,30 @@
 # only as root on Debian, and said first; elsewhere the command to run is printed.
 set -euo pipefail
 
+# The tests also run kcat, as one of the clients in examples/clients (`system.sh --kcat`); the test of
+# it says so where it is missing.
+if [ "${1:-}" = --kcat ]; then
+    if ! command -v kcat >/dev/null && [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; then
+        echo "installing kcat, which a test runs: apt-get install" >&2
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends kcat
+    fi
+    exit 0
+fi
+
+# And they run a PostgreSQL of their own (`system.sh --postgres`), whose programs Debian keeps out of
+# the path; a Docker engine does as well.
+if [ "${1:-}" = --postgres ]; then
+    if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null &&
+        ! { command -v docker >/dev/null && docker version >/dev/null 2>&1; } &&
+        [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; then
+        echo "installing postgresql, which tests run: apt-get install" >&2
+        apt-get update -qq
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
+    fi
+    exit 0
+fi
+
 if [ -n "${TASKMILL_BOOTSTRAP_SERVERS:-}${TASKMILL_TEST_BOOTSTRAP_SERVERS:-}" ]; then exit 0; fi
 if command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
     exit 0

@@ -26,10 +26,10 @@ def main(settings: str, topic: str, name: str, avsc: str) -> None:
     start = bytes.fromhex("c301" + fingerprint(to_parsing_canonical_form(schema), "CRC-64-AVRO"))
     producer = Producer(
         {
-            **json.loads(Path(settings).read_text(encoding="utf-8")),
-            "enable.idempotence": True,
-            # The key decides the partition, by the Java client's rule.
+            # The key decides the partition, by the Java client's rule; librdkafka's is CRC32.
             "partitioner": "murmur2_random",
+            **json.loads(Path(settings).read_text(encoding="utf-8")),
+            "enable.idempotence": True,  # and with it acks=all
         }
     )
     for line in sys.stdin:
