@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from random import SystemRandom
+from unittest.mock import patch
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from taskmill.runtime import broker_ports
 from taskmill.runtime.broker_docker import IMAGE, DockerNodes, container_environment, container_name
 from taskmill.runtime.broker_record import HOST, JAVA, Cluster, Node
 from taskmill.runtime.local_broker import LocalBroker
@@ -78,7 +81,9 @@ class PrivateBroker:
 
     def start(self) -> str:
         """Start it, or what of it does not run, wait until it answers; its bootstrap address."""
-        status = self._broker.start()
+        # Not where every broker of the machine would be: dead, it would find its port taken.
+        with patch.object(broker_ports, "_USUAL_PORT", quiet_port()):
+            status = self._broker.start()
         assert status.bootstrap is not None
         assert status.via == JAVA
         self.bootstrap = status.bootstrap
@@ -141,3 +146,11 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
+
+
+def quiet_port() -> int:
+    """A free TCP port that the system gives to no connection of its own, as it does from 32768."""
+    while True:
+        port = SystemRandom().randrange(20_000, 32_000)
+        if not broker_ports.listens(port):
+            return port

@@ -42,7 +42,7 @@ class Postgres:
         else:
             raise RuntimeError(
                 "these tests need PostgreSQL: apt-get install postgresql (macOS: brew install "
-                "postgresql), or a Docker engine; deploy/system.sh installs it as root on Debian"
+                "postgresql), or a Docker engine; as root on Debian: deploy/system.sh --postgres"
             )
         self._server.start()
 

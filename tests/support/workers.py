@@ -124,6 +124,11 @@ class WorkerProcess:
         self.process.stderr.close()
         return code
 
+    def wait_over(self, timeout_s: float = 30.0) -> None:
+        """Wait until it and every process that it started, and that logs where it does, ended."""
+        self._reader.join(timeout_s)
+        assert not self._reader.is_alive(), f"something still runs after {timeout_s:g} s"
+
     def __enter__(self) -> Self:
         return self
 
