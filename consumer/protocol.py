@@ -179,7 +179,7 @@ class Protocol(Intake):
         self.counts.recovered += len(done)
         self._settle(part, done)
         self._put_back(part, [o for o in unknown if not all_done and o.record.offset >= committed])
-        return self._noted(part, noted)
+        return self._noted(part, noted) + self._claimed(part, dirty=unclean)
 
     def unreadable(self, lease: Lease) -> None:
         """The table of `lease`'s partition cannot be read: it is to be restored before more is
@@ -269,12 +269,17 @@ class Protocol(Intake):
         for part, outcomes, notes in self._answered(transaction):
             self._settle(part, outcomes)
             start += self._noted(part, notes)
-            part.dirty = part.lease.partition not in transaction.released
-            if part.claiming and part.dirty:
-                part.claiming = False
-                start += part.claimed
-                part.claimed.clear()
+            start += self._claimed(part, dirty=part.lease.partition not in transaction.released)
         return start
+
+    def _claimed(self, part: Part, *, dirty: bool) -> list[Record]:
+        """The committed offset says whether we are at work: returns the records that may run."""
+        part.dirty, part.claiming = dirty, part.claiming or not dirty
+        if not dirty or not part.claiming:
+            return []
+        part.claiming = False
+        claimed, part.claimed = part.claimed, []
+        return claimed
 
     def _noted(self, part: Part, notes: list[Note]) -> list[Record]:
         """`notes` are committed: returns the records that waited for theirs."""

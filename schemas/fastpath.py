@@ -146,10 +146,14 @@ def decode_task(prefix: bytes, value: bytes | None) -> Task | None:
         start = end + 1
         if size & 0x80:
             high = value[start]
-            if high & 0x80:
-                return None
-            size = size & 0x7F | high << 7
             start += 1
+            if high & 0x80:
+                top = value[start]
+                if top & 0x80:
+                    return None
+                high = high & 0x7F | top << 7
+                start += 1
+            size = size & 0x7F | high << 7
         if size & 1:
             return None
         end = start + (size >> 1)

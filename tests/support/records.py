@@ -51,7 +51,9 @@ ids = st.text(
     st.characters(exclude_categories=["Cs"], max_codepoint=0xFFFF), min_size=1, max_size=170
 )
 names = ids.map(lambda text: text[:85])
-payloads = st.binary(max_size=300) | st.integers(0, 9000).map(bytes)
+payloads = st.binary(max_size=300) | st.sampled_from(
+    [*range(9000), *range(2**20 - 9, 2**20 + 9)]
+).map(bytes)
 
 
 def _or_none(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
