@@ -45,7 +45,8 @@ def test_after_a_lost_answer_what_the_table_shows_is_settled() -> None:
     one, two = started(protocol, 0, [0, 1])
     protocol.complete([succeeded(two), succeeded(one)])
     (lease,) = protocol.unknown(begun(protocol))
-    protocol.restored(lease, 2, {one.mark_key: entry(one), two.mark_key: entry(two)})
+    table = {one.mark_key: entry(one), two.mark_key: entry(two)}
+    protocol.restored(lease, 2, table, unclean=True)
     assert protocol.in_flight == 0
     assert protocol.counts.recovered == 2
     assert protocol.begin() is None
