@@ -125,25 +125,29 @@ class Intake:
         """`record` runs: at once, it is returned then, or behind a gate, or not once more."""
         known = entry if entry is not None and entry.generation == record.generation else None
         saved = known.saved if known is not None else None
-        suspect = record.offset < part.suspect_until
-        gated = suspect or (record.task is not None and record.task.name in self._at_most_once)
+        # What the table holds of this very record is a `running` mark, or it would not run.
+        deliveries = known.deliveries if known is not None and known.seq == record.seq else 0
+        if record.offset < part.suspect_until:
+            deliveries += 1
+            if deliveries >= self._crash_limit:
+                part.ready.append(_dead(record, Reason.CRASH_LOOP, _CRASH_LOOP.format(deliveries)))
+                return []
+        # Whoever has been in flight at a sudden end stays a suspect, also for an owner to whom the
+        # partition was handed in order.
+        once = record.task is not None and record.task.name in self._at_most_once
+        gated = once or deliveries > 0
         if saved is not None or gated:
             record = record._replace(saved=saved, is_gated=gated)
             part.live[record.mark_key] = record
-        if not gated:
-            if part.claiming:
-                part.claimed.append(record)
-            return [] if part.claiming else [record]
-        # What the table holds of this very record is a `running` mark, or it would not run.
-        deliveries = known.deliveries if known is not None and known.seq == record.seq else 0
-        if suspect:
-            deliveries += 1
-        if suspect and deliveries >= self._crash_limit:
-            part.ready.append(_dead(record, Reason.CRASH_LOOP, _CRASH_LOOP.format(deliveries)))
-        else:
+        if gated:
+            # Alone where one more end would condemn it.
             note = Note(record, None, deliveries, saved, gates=True)
-            self._gates.wait(note, alone=suspect and deliveries > 1)
-        return []
+            self._gates.wait(note, alone=0 < self._crash_limit - 1 <= deliveries)
+            return []
+        if part.claiming:
+            part.claimed.append(record)
+            return []
+        return [record]
 
     def _open_gates(self) -> None:
         if self._gates.busy:
