@@ -1,9 +1,10 @@
-"""The results in plain words and a table each, for README.md: no figure is typed by hand."""
+"""The results in plain words and a table each: no figure of a page is typed by hand."""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,88 @@ from measure import Figure, bound, shown
 #: Question -> its answer; `{name}` is that figure's value and unit, `{name|reference}` what it is
 #: compared with.
 QUESTIONS = {
-    "throughput": "One worker process commits {committed} where a loop by hand on the same records "
-    "commits {committed|reference}: {ratio to the loop by hand} its rate, for "
-    "{CPU of the worker process} of CPU where the loop takes "
-    "{CPU of the worker process|reference}. The loop has no deduplication, no validation, no "
-    "handlers, and knows of no task that ends before the one ahead of it.",
-    "latency": "On an idle system half of all tasks start within {enqueue to start, p50} of their "
-    "enqueueing (a bare ping: {enqueue to start, p50|reference}), and 99 of 100 within "
-    "{enqueue to start, p99}. Their outcome is visible to a reader of committed records after "
-    "{enqueue to visible, p50}, 99 of 100 after {enqueue to visible, p99}; one transaction a "
-    "record by hand takes {enqueue to visible, p50|reference} and "
-    "{enqueue to visible, p99|reference}.",
-    "enqueue": "`enqueue_many` gets {acknowledged} acknowledged where encoding with fastavro and "
-    "producing by hand gets {acknowledged|reference}: {ratio to the bare producer} its rate. Where "
-    "the tasks are made in the same loop, with their arguments validated, it is "
-    "{ratio, tasks made in the loop too}.",
-    "cost": "All steps of a task together take {all steps} of CPU in one thread; the whole worker, "
-    "with its threads at once, takes {the whole worker}.",
+    "throughput": (
+        "One worker process commits {committed} where a loop by hand on the same records "
+        "commits {committed|reference}: {ratio to the loop by hand} its rate, for {CPU of the "
+        "worker process} of CPU where the loop takes {CPU of the worker process|reference}. The "
+        "loop has no deduplication, no validation, no handlers, and knows of no task that ends "
+        "before the one ahead of it."
+    ),
+    "latency": (
+        "On an idle system half of all tasks start within {enqueue to start, p50} of their "
+        "enqueueing (a bare ping: {enqueue to start, p50|reference}), and 99 of 100 within "
+        "{enqueue to start, p99}. Their outcome is visible to a reader of committed records "
+        "after {enqueue to visible, p50}, 99 of 100 after {enqueue to visible, p99}; one "
+        "transaction a record by hand takes {enqueue to visible, p50|reference} and {enqueue to "
+        "visible, p99|reference}."
+    ),
+    "enqueue": (
+        "`enqueue_many` gets {acknowledged} acknowledged where encoding with fastavro and "
+        "producing by hand gets {acknowledged|reference}: {ratio to the bare producer} its "
+        "rate. Where the tasks are made in the same loop, with their arguments validated, it is "
+        "{ratio, tasks made in the loop too}."
+    ),
+    "cost": (
+        "All steps of a task together take {all steps} of CPU in one thread; the whole worker, "
+        "with its threads at once, takes {the whole worker}."
+    ),
+    "cpu": (
+        "A task costs the whole worker {the whole worker} of CPU, where it costs the loop by "
+        "hand {the whole worker|reference}."
+    ),
+    "scaling": (
+        "With handlers that compute for a millisecond, two processes commit {1 ms, two "
+        "processes} where one commits {1 ms, one process}: {1 ms, two to one} as many (bare "
+        "processes on this machine: {1 ms, two to one|reference}). With handlers that do "
+        "nothing it is {no-op, two to one}."
+    ),
+    "concurrency": (
+        "A thousand handlers at once that wait reach {share of the ideal, 20,000 tasks} of the "
+        "ideal rate with 20,000 tasks, asyncio alone {share of the ideal, 20,000 "
+        "tasks|reference}; with 2,000 tasks {share of the ideal, 2,000 tasks} and {share of the "
+        "ideal, 2,000 tasks|reference}."
+    ),
+    "restore": (
+        "A worker whose disk is empty restores {restored}; a bare consumer that does nothing "
+        "with the records reads {restored|reference}."
+    ),
+    "table": (
+        "With 5,000,000 entries in its table a worker commits {ratio to an empty table} as many "
+        "tasks a second as with none. Its own memory is {own memory} (with an empty table {own "
+        "memory|reference}); {mapped memory} more are pages of the local store that the kernel "
+        "keeps at hand, and takes back when it needs them."
+    ),
+    "payload": (
+        "No-op tasks of 100 bytes: {tasks of 100 B}; of 10 kB: {tasks of 10,000 B}; of 900 kB: "
+        "{tasks of 900,000 B}, which is {bytes in tasks of 900,000 B}."
+    ),
+    "partitions": (
+        "One worker commits {committed, 1 partitions} from one partition, {committed, 12 "
+        "partitions} from twelve and {committed, 96 partitions} from 96, which it takes {start "
+        "to ready, 96 partitions} to have ready."
+    ),
+    "backlog": (
+        "From a backlog of 1,000 tasks a worker commits {committed, backlog 1,000}, from one of "
+        "a million {committed, backlog 1,000,000}, in {own memory, backlog 1,000,000} of its "
+        "own."
+    ),
+    "traffic": (
+        "Bytes fetched for each byte of records consumed: {bytes fetched, no-op tasks, never "
+        "full} where the worker is never full; {bytes fetched, tasks of 10 ms, full} with small "
+        "slow tasks; {bytes fetched, tasks of 100 kB and 10 ms, full} with large ones."
+    ),
+    "times": (
+        "The first outcome comes {start to the first outcome} after the command; a drain takes "
+        "{drain, at work on tasks of 50 ms}. A partition stands still for {pause, a worker "
+        "joins (KIP-848)} when a worker joins, {pause, a worker leaves (KIP-848)} when one "
+        "leaves, {pause, a worker is killed (KIP-848)} when one is killed; with the classic "
+        "protocol {pause, a worker joins (classic)}, {pause, a worker leaves (classic)} and "
+        "{pause, a worker is killed (classic)}."
+    ),
+    "slope": (
+        "After {tasks run} tasks at {committed}, its own memory grows by {slope of its own "
+        "memory} tasks."
+    ),
 }
 
 _NAME = re.compile(r"\{([^{}|]+)(\|reference)?\}")
@@ -86,13 +152,24 @@ def block(question: str, answer: dict[str, Any] | None) -> str:
     return f"{sentence(QUESTIONS[question], figures)}\n\n{table(figures)}\n\n{measured}"
 
 
-def insert(readme: str, results: Path) -> str:
-    """`readme` with every answer between its marks replaced by what `results` says now."""
-    for question in QUESTIONS:
+def brief(question: str, answer: dict[str, Any] | None) -> str:
+    """What performance.md says to `question`: the sentence alone."""
+    return _NOT_YET if answer is None else sentence(QUESTIONS[question], figures_of(answer))
+
+
+def insert(
+    page: str,
+    results: Path,
+    questions: Iterable[str] | None = None,
+    say: Callable[[str, dict[str, Any] | None], str] = block,
+) -> str:
+    """`page` with every answer between its marks replaced by what `results` says now: those to
+    `questions`, or to all, each as `say` says it."""
+    for question in QUESTIONS if questions is None else questions:
         begin, end = f"<!-- {question} -->\n", f"\n<!-- end of {question} -->"
-        before, found, rest = readme.partition(begin)
+        before, found, rest = page.partition(begin)
         _, closed, after = rest.partition(end)
         if not found or not closed:
-            raise ValueError(f"README.md has no place for {question}: {begin.strip()} … {end[1:]}")
-        readme = f"{before}{begin}{block(question, load(question, results))}{end}{after}"
-    return readme
+            raise ValueError(f"the page has no place for {question}: {begin.strip()} … {end[1:]}")
+        page = f"{before}{begin}{say(question, load(question, results))}{end}{after}"
+    return page

@@ -9,9 +9,7 @@ as `throughput.py` runs it: what it takes beyond the sum is the threads' waiting
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import sys
 import tempfile
 import threading
@@ -22,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from confluent_kafka import Consumer, Message
-from measure import Figure, broker, child, report
-from throughput import PARTITIONS, fill
+from load import PARTITIONS, fill, fresh, repeating, settings_of
+from measure import Figure, apart, broker, report, sized, title
+from throughput import taskmill_side
 
 from taskmill import App
 from taskmill.consumer.attempt import Attempts, Prepared, definitions_by_name
@@ -264,7 +263,7 @@ def cpu_us(step: Callable[[Any], object], values: Sequence[Any]) -> float:
 
 def measure_steps(settings: Settings, count: int) -> dict[str, float]:
     """Microseconds a task: of each step, and of parts."""
-    fill(settings, count)
+    fill(settings, repeating(count))
     line = Line(settings)
     line.run(count)
     costs = {name: seconds / count * 1e6 for name, seconds in line.steps.seconds.items()}
@@ -291,30 +290,22 @@ def figures_of(costs: dict[str, float], whole: float) -> list[Figure]:
     return rows
 
 
+def steps_apart(bootstrap: str, prefix: str, count: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
+        return measure_steps(settings_of(bootstrap, prefix, folder), count)
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--child", nargs=2, metavar=("BOOTSTRAP", "PREFIX"))
-    options = parser.parse_args()
-    if options.child:
-        bootstrap, prefix = options.child
-        with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
-            settings = Settings(
-                bootstrap_servers=bootstrap,
-                prefix=prefix,
-                partitions=PARTITIONS,
-                state_dir=Path(folder),
-            )
-            print(json.dumps(measure_steps(settings, options.count)))
-        return 0
-    count, name = ["--count", str(options.count)], f"perf{time.time_ns() % 10**10}"
+    options = sized(__doc__, "half a minute", count=(100_000, 5_000))
+    count = options.count
     with broker() as bootstrap:
-        whole = child("throughput.py", *count, "--child", "taskmill", bootstrap, f"{name}w")
-        costs = child("cost.py", *count, "--child", bootstrap, f"{name}c")
-    settings = {"tasks": options.count, "duplicates": "10 %", "partitions": PARTITIONS,
+        whole = apart(taskmill_side, bootstrap=bootstrap, prefix=fresh("w"), count=count)
+        costs = apart(steps_apart, bootstrap=bootstrap, prefix=fresh("c"), count=count)
+    settings = {"tasks": count, "duplicates": "10 %", "partitions": PARTITIONS,
                 "batch": BATCH, "handler": "async, no-op"}  # fmt: skip
-    figures = figures_of(costs, whole["cpu"] / options.count * 1e6)
-    return 0 if report("cost", __doc__.splitlines()[0], figures, settings) else 1
+    figures = figures_of(costs, whole["cpu"] / count * 1e6)
+    kept = not options.quick
+    return 0 if report("cost", title(__doc__), figures, settings, keep=kept) else 1
 
 
 if __name__ == "__main__":

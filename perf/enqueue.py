@@ -9,18 +9,17 @@ what making them costs (validation, JSON, a UUIDv7 each) is a figure of its own.
 
 from __future__ import annotations
 
-import argparse
 import io
 import json
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import fastavro
 from confluent_kafka import Producer
-from measure import Figure, broker, child, median, report, sides
+from load import PARTITIONS, fresh, settings_of
+from measure import Figure, apart, broker, median, report, sides, sized, title
 from reference import schema
 from uuid_utils import uuid7
 
@@ -28,7 +27,6 @@ from taskmill import App
 from taskmill.runtime.config import Settings
 from taskmill.runtime.topics import Topics, ensure
 
-PARTITIONS = 8
 #: Both sides send these first: connections, metadata and the producer ID are then in place.
 WARM_UP = 2_000
 #: The bare loop serves delivery reports this often; each time costs it as much as a produce.
@@ -100,17 +98,13 @@ def send_bare(producer: Producer, topic: str, tasks: list[dict[str, Any]]) -> No
     assert not left, f"{left} records were not acknowledged"
 
 
-def run_child(side: str, bootstrap: str, prefix: str, count: int) -> None:
+def run(side: str, bootstrap: str, prefix: str, count: int) -> dict[str, float]:
+    """One side's seconds, on topics of its own."""
     with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
-        settings = Settings(
-            bootstrap_servers=bootstrap,
-            prefix=prefix,
-            partitions=PARTITIONS,
-            state_dir=Path(folder),
-        )
+        settings = settings_of(bootstrap, prefix, folder)
         ensure(settings, "default")
-        run = taskmill_side if side == "taskmill" else bare_side
-        print(json.dumps(run(settings, count)))
+        send = taskmill_side if side == "taskmill" else bare_side
+        return send(settings, count)
 
 
 def figures_of(
@@ -139,28 +133,21 @@ def figures_of(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--child", nargs=3, metavar=("SIDE", "BOOTSTRAP", "PREFIX"))
-    options = parser.parse_args()
-    if options.child:
-        run_child(*options.child, options.count)
-        return 0
+    options = sized(__doc__, "1 minute", count=(100_000, 2_000), pairs=(7, 1))
     answers: dict[str, list[dict[str, float]]] = {"taskmill": [], "bare": []}
     with broker() as bootstrap:
         for pair in range(options.pairs + 1):
             for side in sides(pair, "taskmill", "bare"):
-                prefix = f"perf{time.time_ns() % 10**10}{side[0]}"
-                count = ["--count", str(options.count)]
-                answer = child("enqueue.py", *count, "--child", side, bootstrap, prefix)
+                answer = apart(
+                    run, side=side, bootstrap=bootstrap, prefix=fresh(side[0]), count=options.count
+                )
                 if pair:  # the first pair warms the broker up
                     answers[side].append(answer)
                     rate = options.count / answer["send"]
                     print(f"pair {pair} {side:10} {rate:9,.0f} tasks/s", file=sys.stderr)
     figures = figures_of(answers["taskmill"], answers["bare"], options.count)
     settings = {"tasks": options.count, "partitions": PARTITIONS, "pairs": options.pairs}
-    return 0 if report("enqueue", __doc__.splitlines()[0], figures, settings) else 1
+    return 0 if report("enqueue", title(__doc__), figures, settings, keep=not options.quick) else 1
 
 
 if __name__ == "__main__":

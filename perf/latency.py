@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 import fastavro
 from confluent_kafka import Consumer, Producer, TopicPartition
-from measure import HERE, Figure, broker, quantile, report, sides
+from measure import HERE, Figure, add_quick, broker, quantile, report, sides, title
 from reference import loop, schema
 from uuid_utils import uuid7
 
@@ -280,7 +280,8 @@ def measure_both(bootstrap: str, count: int, folder: Path) -> list[dict[str, lis
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1_500)
+    parser.add_argument("--count", type=int, help="default 1500, with --quick 20")
+    add_quick(parser)
     parser.add_argument("--child", nargs=4, metavar=("SIDE", "BOOTSTRAP", "PREFIX", "STATE_DIR"))
     options = parser.parse_args()
     if options.child:
@@ -293,14 +294,16 @@ def main() -> int:
         )
         print(json.dumps(run_worker(settings) if side == "taskmill" else run_by_hand(settings)))
         return 0
+    count = options.count or (20 if options.quick else 1_500)
     with broker() as bootstrap, tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
-        ours, reference = measure_both(bootstrap, options.count, Path(folder))
+        ours, reference = measure_both(bootstrap, count, Path(folder))
     settings_ = {
-        "samples": options.count, "pause_ms": PAUSE_S * 1000, "partitions": PARTITIONS,
+        "samples": count, "pause_ms": PAUSE_S * 1000, "partitions": PARTITIONS,
         "seed": SEED, "handler": "async, notes the time",
     }  # fmt: skip
     figures = figures_of(ours, reference)
-    return 0 if report("latency", __doc__.splitlines()[0], figures, settings_) else 1
+    kept = not options.quick
+    return 0 if report("latency", title(__doc__), figures, settings_, keep=kept) else 1
 
 
 if __name__ == "__main__":

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,9 @@ from rich.table import Table
 from taskmill.runtime.local_broker import LocalBroker
 
 HERE = Path(__file__).resolve().parent
+
+#: A line of a plot: [x, y] pairs in the order of x.
+Series = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,37 @@ class Figure:
         return "met" if better(self.value, self.must) else "MISSED"
 
 
+def sized(doc: str, takes: str, **sizes: tuple[float, float]) -> argparse.Namespace:
+    """The command line of a question: a size each, given as (what counts, what --quick takes).
+
+    Says what the question is and `takes`, how long that is with a machine of its own.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    add_quick(parser)
+    for name, (full, quick) in sizes.items():
+        what = f"default {full:g}, with --quick {quick:g}"
+        parser.add_argument(f"--{name}", type=type(full), help=what)
+    options = parser.parse_args()
+    for name, (full, quick) in sizes.items():
+        if getattr(options, name) is None:
+            setattr(options, name, quick if options.quick else full)
+    print(f"{title(doc)} Takes {'moments' if options.quick else takes}.", file=sys.stderr)
+    return options
+
+
+def title(doc: str) -> str:
+    """The question that a module asks: its docstring's first line."""
+    return doc.splitlines()[0]
+
+
+def add_quick(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="tiny sizes: does the question work at all? Its answer is shown and not kept",
+    )
+
+
 @contextmanager
 def broker() -> Iterator[str]:
     """The bootstrap address: what TASKMILL_BOOTSTRAP_SERVERS says, else a broker of our own."""
@@ -67,17 +103,20 @@ def broker() -> Iterator[str]:
             local.stop()
 
 
-def child(script: str, *arguments: str) -> dict[str, Any]:
-    """Run `script` of this folder in a process of its own; the JSON object it prints last."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / script), *arguments],
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-        timeout=600,
-    )
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return answer
+def apart(
+    function: Callable[..., dict[str, Any]], *, timeout_s: float = 600, **arguments: Any
+) -> dict[str, Any]:
+    """`function(**arguments)` in a fresh process of its own; arguments and answer are pickled."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, **arguments).result(timeout_s)
+
+
+def memory_mib() -> dict[str, float]:
+    """This process's memory in MiB: its own (`anonymous`), pages of files that it has mapped, the
+    local stores among them (`mapped`), and the most of both together so far (`peak`)."""
+    fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    names = {"anonymous": "RssAnon", "mapped": "RssFile", "peak": "VmHWM"}
+    return {name: int(fields[field].split()[0]) / 1024 for name, field in names.items()}
 
 
 def sides(pair: int, ours: str, theirs: str) -> tuple[str, str]:
@@ -107,8 +146,21 @@ def bound(value: float | None) -> str:
     return "" if value is None else f"{value:,.10g}"
 
 
-def report(question: str, title: str, figures: Sequence[Figure], settings: dict[str, Any]) -> bool:
-    """Print the table, write results/QUESTION.json; False where a must is missed."""
+def report(
+    question: str,
+    title: str,
+    figures: Sequence[Figure],
+    settings: dict[str, Any],
+    series: Mapping[str, Series] | None = None,
+    flame: Mapping[str, Any] | None = None,
+    *,
+    keep: bool = True,
+) -> bool:
+    """Print the table, write results/QUESTION.json, with what plots are drawn from (`series` by
+    the name of their line, a `flame` graph's tree); False where a must is missed.
+
+    Where it is not to `keep` it writes nothing and judges nothing: tiny sizes say nothing.
+    """
     table = Table("figure", "value", "unit", "must", "goal", "reference", "", title=title)
     for f in figures:
         reference = "" if f.reference is None else shown(f.reference)
@@ -130,6 +182,12 @@ def report(question: str, title: str, figures: Sequence[Figure], settings: dict[
         "settings": settings,
         "figures": [asdict(f) for f in figures],
     }
+    if series:
+        document["series"] = series
+    if flame:
+        document["flame"] = flame
+    if not keep:
+        return True
     results = HERE / "results"
     results.mkdir(exist_ok=True)
     (results / f"{question}.json").write_text(json.dumps(document, indent=2) + "\n")

@@ -7,137 +7,53 @@ own, in turn, several pairs.
 
 from __future__ import annotations
 
-import argparse
-import json
-import random
-import resource
 import sys
 import tempfile
-import time
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from confluent_kafka import Producer
-from measure import Figure, broker, child, median, report
+from jobs import make
+from load import PARTITIONS, SEED, crew, fill, fresh, repeating, settings_of
+from measure import Figure, apart, broker, median, memory_mib, report, sized, title
 from reference import loop
 
-from taskmill import App
-from taskmill.consumer.worker import Worker
-from taskmill.producer.middleware import Middleware
-from taskmill.runtime.clock import Deadline
-from taskmill.runtime.config import Settings
-from taskmill.runtime.partition import partition_for
-from taskmill.runtime.topics import Topics, ensure
-from taskmill.schemas.codec import CODEC
-from taskmill.schemas.models import JSON, Task
-
-PARTITIONS = 8
-SEED = 20_261_123
+from taskmill.runtime.topics import Topics
 
 
-def fill(settings: Settings, count: int) -> None:
-    """`count` records on the tasks topic, a tenth of which repeat an ID met before."""
-    ensure(settings, "default")
-    topic = Topics(settings.prefix, "default").tasks
-    producer = Producer(
-        {
-            "bootstrap.servers": settings.bootstrap_servers,
-            "linger.ms": 20,
-            "compression.type": "lz4",
-            "queue.buffering.max.messages": 1_000_000,
-        }
-    )
-    random_ = random.Random(SEED)
-    now = int(time.time() * 1000)
-    for i in range(count):
-        n = random_.randrange(i // 10) * 10 + 1 if i >= 10 and i % 10 == 0 else i
-        task_id = f"task-{n:012d}-{n * 2_654_435_761 % 2**32:08x}"
-        p = partition_for(task_id.encode(), PARTITIONS)
-        value = CODEC.encode_task(Task(task_id, "noop", b'{"n":1}', JSON, now))
-        header = [("taskmill-partition", f"{p}/{PARTITIONS}")]
-        producer.produce(topic, value, task_id, p, headers=header)
-        producer.poll(0)
-    left = producer.flush(60)
-    assert not left, f"{left} records were not acknowledged"
-
-
-class Counting(Middleware):
-    """Counts committed outcomes, and when the first and the last came."""
-
-    def __init__(self) -> None:
-        self.done = 0
-
-    def after_commit(self, outcomes: Sequence[Any]) -> None:
-        self.done += len(outcomes)
-
-
-def taskmill_side(settings: Settings, count: int) -> tuple[float, float]:
-    """(seconds from the first record, CPU seconds of this process) for `count` records."""
-    app = App("perf", settings=settings)
-
-    @app.task
-    async def noop(n: int) -> None:
-        return None
-
-    counting = Counting()
-    app.use(counting)
-    worker = Worker(app)
-    worker.start()
-    core = worker.engines["default"].core
-    limit = Deadline(300)
-    while not core.protocol.in_flight and not counting.done:
-        time.sleep(0.0005)
-    started, cpu = time.perf_counter(), time.process_time()
-    while counting.done < count and not limit.over():
-        time.sleep(0.002)
-    seconds = time.perf_counter() - started, time.process_time() - cpu
-    assert counting.done == count, f"{counting.done} of {count} records after {limit}"
-    duplicates = core.protocol.counts.duplicates
-    assert duplicates >= count // 10 - 1, f"{duplicates} duplicates were dropped"
-    worker.stop()
-    return seconds
-
-
-def run_child(side: str, bootstrap: str, prefix: str, count: int) -> None:
+def taskmill_side(bootstrap: str, prefix: str, count: int) -> dict[str, Any]:
+    """What a worker of this process takes for `count` records: see Crew.take."""
     with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
-        settings = Settings(
-            bootstrap_servers=bootstrap,
-            prefix=prefix,
-            partitions=PARTITIONS,
-            state_dir=Path(folder),
-        )
-        fill(settings, count)
-        if side == "taskmill":
-            seconds, cpu = taskmill_side(settings, count)
-        else:
-            topics = Topics(prefix, "default")
-            seconds, cpu = loop(bootstrap, topics.tasks, topics.state, prefix, count)
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": seconds, "cpu": cpu, "rss_mib": rss}))
+        settings = settings_of(bootstrap, prefix, folder)
+        fill(settings, repeating(count))
+        with crew(make(settings)) as running:
+            taken = running.take(count)
+        assert taken["duplicates"] >= count // 10 - 1, f"{taken['duplicates']} duplicates"
+        return taken
+
+
+def reference_side(bootstrap: str, prefix: str, count: int) -> dict[str, Any]:
+    """The same of the loop by hand."""
+    with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
+        fill(settings_of(bootstrap, prefix, folder), repeating(count))
+        topics = Topics(prefix, "default")
+        seconds, cpu = loop(bootstrap, topics.tasks, topics.state, prefix, count)
+        return {"seconds": seconds, "cpu": cpu, **memory_mib()}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pairs", type=int, default=5)
-    parser.add_argument("--count", type=int, default=200_000)
-    parser.add_argument("--child", nargs=3, metavar=("SIDE", "BOOTSTRAP", "PREFIX"))
-    options = parser.parse_args()
-    if options.child:
-        run_child(*options.child, options.count)
-        return 0
+    options = sized(__doc__, "2 minutes", count=(200_000, 5_000), pairs=(5, 1))
     ours: list[dict[str, float]] = []
     theirs: list[dict[str, float]] = []
+    runs = (("taskmill", taskmill_side, ours), ("reference", reference_side, theirs))
     with broker() as bootstrap:
         for pair in range(options.pairs + 1):
-            for side, answers in (("taskmill", ours), ("reference", theirs)):
-                prefix = f"perf{time.time_ns() % 10**10}{side[0]}"
-                count = ["--count", str(options.count)]
-                answer = child("throughput.py", *count, "--child", side, bootstrap, prefix)
+            for name, side, answers in runs:
+                answer = apart(
+                    side, bootstrap=bootstrap, prefix=fresh(name[0]), count=options.count
+                )
                 if pair:  # the first pair warms the broker up
                     answers.append(answer)
                     rate = options.count / answer["seconds"]
-                    print(f"pair {pair} {side:10} {rate:9,.0f} tasks/s", file=sys.stderr)
+                    print(f"pair {pair} {name:10} {rate:9,.0f} tasks/s", file=sys.stderr)
     count = options.count
     rates = [count / a["seconds"] for a in ours]
     reference = [count / a["seconds"] for a in theirs]
@@ -150,14 +66,16 @@ def main() -> int:
             "CPU of the worker process", median(cpu_us), "µs/task", "lower", None, None,
             median([a["cpu"] / count * 1e6 for a in theirs]),
         ),
-        Figure("peak RSS", median([a["rss_mib"] for a in ours]), "MiB", "lower", None, None,
-               median([a["rss_mib"] for a in theirs])),
+        Figure("peak RSS", median([a["peak"] for a in ours]), "MiB", "lower", None, None,
+               median([a["peak"] for a in theirs])),
     ]  # fmt: skip
     settings = {
         "tasks": count, "duplicates": "10 %", "partitions": PARTITIONS, "pairs": options.pairs,
         "handler": "async, no-op", "processes": 1, "seed": SEED,
     }  # fmt: skip
-    return 0 if report("throughput", __doc__.splitlines()[0], figures, settings) else 1
+    return (
+        0 if report("throughput", title(__doc__), figures, settings, keep=not options.quick) else 1
+    )
 
 
 if __name__ == "__main__":

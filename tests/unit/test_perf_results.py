@@ -307,6 +307,20 @@ def test_files_and_functions_that_stages_name_exist() -> None:
             assert function in names, f"{stage}: no {function} in {file}"
 
 
+def test_every_question_asks_in_its_first_line_and_can_be_asked_quickly(
+    answers: ModuleType,
+) -> None:
+    import importlib
+
+    for question in answers.QUESTIONS:
+        module = importlib.import_module(question)
+        assert module.__doc__.splitlines()[0].endswith("?"), question
+        assert hasattr(module, "main"), question
+        text = (PERF / f"{question}.py").read_text(encoding="utf-8")
+        assert "sized(" in text or "add_quick(" in text, question
+        assert "keep=" in text, f"{question}: a quick answer is not kept"
+
+
 # --- the load -------------------------------------------------------------------------------------
 
 
@@ -429,6 +443,16 @@ def test_a_question_that_breaks_is_missed_even_beside_an_old_answer(
     (tmp_path / "latency.json").write_text(json.dumps(answer_of()))
     script(tmp_path, "latency", "import sys", "sys.exit(3)")
     assert run.ask("latency", tmp_path) == ["latency: ended with exit code 3 and no answer"]
+
+
+def test_a_quick_run_says_only_whether_a_question_works(
+    run: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(run, "HERE", tmp_path)
+    script(tmp_path, "works", "import sys", "sys.exit(sys.argv[1:] != ['--quick'])")
+    script(tmp_path, "breaks", "import sys", "sys.exit(3)")
+    assert run.ask("works", tmp_path, quick=True) == []
+    assert run.ask("breaks", tmp_path, quick=True) == ["breaks: ended with exit code 3"]
 
 
 # --- README.md ------------------------------------------------------------------------------------

@@ -1,0 +1,106 @@
+"""Does a full idempotency table slow a worker down?
+
+No-op tasks through a worker whose table holds 5,000,000 entries, and through one whose table is
+empty, in turn. IDs have no order, so each one falls on another page of the local store: the worst
+case; UUIDv7 IDs, which taskmill makes, all fall on the last pages. The table is restored once, from
+its changelog, and kept on disk between runs as a worker's restart keeps it.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from jobs import make
+from load import PARTITIONS, crew, fill, fill_states, fresh, scattered, settings_of
+from measure import Figure, apart, broker, median, report, sides, sized, title
+
+
+def build(bootstrap: str, prefix: str, folder: str, entries: int) -> dict[str, Any]:
+    """Fill the changelog, restore it once; seconds that the worker took to be ready."""
+    settings = settings_of(bootstrap, prefix, folder)
+    fill_states(settings, scattered(0, entries))
+    with crew(make(settings)) as running:
+        return {"ready": running.until_ready(PARTITIONS)}
+
+
+def run(
+    bootstrap: str, prefix: str, folder: str, entries: int, first: int, count: int
+) -> dict[str, Any]:
+    """What a worker with `entries` in its table takes for `count` new IDs, from `first` on."""
+    settings = settings_of(bootstrap, prefix, folder)
+    fill(settings, scattered(first, count))
+    with crew(make(settings), held=True) as running:
+        ready = running.until_ready(PARTITIONS)
+        running.release()
+        taken = running.take(count)
+        found = sum(t.store.count() for t in running.engine.core.tables.values())
+        assert found == entries + count, f"{found} entries, not {entries} + {count}"
+    disk = sum(f.stat().st_blocks * 512 for f in Path(folder).rglob("*") if f.is_file())
+    return {**taken, "ready": ready, "disk": disk / 2**20}
+
+
+def figures_of(
+    full: list[dict[str, float]], empty: list[dict[str, float]], count: int, entries: int
+) -> list[Figure]:
+    """The answer, from pairs of runs."""
+
+    def of(key: str, runs: list[dict[str, float]]) -> float:
+        return median([one[key] for one in runs])
+
+    pairs = zip(full, empty, strict=True)
+    ratio = median([bare["seconds"] / one["seconds"] for one, bare in pairs])
+    rate, reference = (count / of("seconds", runs) for runs in (full, empty))
+    rows = [
+        Figure(name, of(key, full), unit, "lower", reference=of(key, empty))
+        for name, key, unit in (
+            ("own memory", "anonymous", "MiB"),
+            ("mapped memory", "mapped", "MiB"),
+            ("peak RSS", "peak", "MiB"),
+            ("local store on disk", "disk", "MiB"),
+            ("start to ready", "ready", "s"),
+        )
+    ]
+    return [
+        Figure(f"committed, {entries:,} entries", rate, "tasks/s", reference=reference),
+        Figure("ratio to an empty table", ratio, "×", "higher", 0.85, None, 1.0),
+        *rows,
+    ]
+
+
+def main() -> int:
+    options = sized(
+        __doc__, "5 minutes", entries=(5_000_000, 20_000), count=(200_000, 2_000), pairs=(5, 1)
+    )
+    full: list[dict[str, float]] = []
+    empty: list[dict[str, float]] = []
+    with broker() as bootstrap, tempfile.TemporaryDirectory(prefix="taskmill-perf-") as kept:
+        prefix, entries = fresh("f"), options.entries
+        built = apart(build, bootstrap=bootstrap, prefix=prefix, folder=kept, entries=entries)
+        print(f"restored {entries:,} entries in {built['ready']:.1f} s", file=sys.stderr)
+        for pair in range(options.pairs + 1):
+            for side in sides(pair, "full", "empty"):
+                what = {"bootstrap": bootstrap, "first": entries, "count": options.count}
+                if side == "full":
+                    answer = apart(run, prefix=prefix, folder=kept, entries=entries, **what)
+                    entries += options.count
+                else:
+                    with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
+                        answer = apart(run, prefix=fresh("e"), folder=folder, entries=0, **what)
+                if pair:  # the first pair warms the broker up
+                    (full if side == "full" else empty).append(answer)
+                    rate = options.count / answer["seconds"]
+                    print(f"pair {pair} {side:6} {rate:9,.0f} tasks/s", file=sys.stderr)
+    settings = {
+        "entries": options.entries, "tasks": options.count, "partitions": PARTITIONS,
+        "pairs": options.pairs, "handler": "async, no-op", "IDs": "without order",
+    }  # fmt: skip
+    figures = figures_of(full, empty, options.count, options.entries)
+    keep = not options.quick
+    return 0 if report("table", title(__doc__), figures, settings, keep=keep) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
