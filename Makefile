@@ -31,7 +31,8 @@ quick: $(VENV)/.installed ## the tests that need no broker, in seconds
 
 .PHONY: proof
 proof: setup ## every fault at 30 seeded points, 100,000 simulated schedules, planted bugs: proof/latest.json
-	TASKMILL_TEST_PROOF=1 $(PYTEST) -q -m proof
+	@deploy/system.sh --postgres
+	$(BIN)/python proof/run.py
 
 .PHONY: check
 check: lint quick ## ruff, mypy --strict, import-linter, quick tests; warnings are errors

@@ -118,6 +118,16 @@ class Proof:
             self._failed.add(item.nodeid)
             check.failures += 1
 
+    def add(self, part: dict[str, Any]) -> None:
+        """What another run has written: one of many that make up a proof."""
+        for told in part["checks"]:
+            check = self.check(told["name"])
+            check.failures += told["failures"]
+            check.seconds += told["seconds"]
+            check.seeds += told["seeds"]
+            check.counts[f"part {len(check.counts)}"] = told["count"]
+        self.planted |= {bug["bug"]: bug["by"] for bug in part["planted"]}
+
     def is_green(self) -> bool:
         return all(not c.failures for c in self.checks.values()) and all(self.planted.values())
 
@@ -174,12 +184,17 @@ def _commit() -> tuple[str, str]:
 
 def declared() -> list[str]:
     """The names of all checks that the tests declare, as their source says."""
-    names: set[str] = set()
-    for path in sorted(TESTS.rglob("test_*.py")):
-        text = path.read_text(encoding="utf-8")
-        if "mark.proof" in text:
-            names |= set(_names(ast.parse(text)))
-    return sorted(names)
+    return sorted({name for path in TESTS.rglob("test_*.py") for name in _declared_in(path)})
+
+
+def is_proof_file(path: Path) -> bool:
+    """Whether `path` declares a check."""
+    return any(_declared_in(path))
+
+
+def _declared_in(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    return list(_names(ast.parse(text))) if "mark.proof" in text else []
 
 
 def _names(tree: ast.AST) -> Iterator[str]:

@@ -10,6 +10,7 @@ failed is replayed, shrunk and told by
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -20,6 +21,7 @@ from simulation.schedule import failure, run, schedule, shrink, told
 from simulation.world import World
 from support.proof import schedules_asked
 from taskmill.consumer.protocol import Phase
+from taskmill.consumer.record import Reason
 
 #: A planted mistake that needs the rarest of coincidences shows once in 250 schedules.
 SEEDS_OF_A_BUG = 3_000
@@ -132,4 +134,7 @@ def test_schedules_reach_what_they_are_for() -> None:
     assert sum(c.superseded for c in counts) > 5, "outcomes overtaken by a newer generation"
     assert sum(c.rerouted for c in counts) > 100, "records on a wrong partition"
     assert sum(c.refetched for c in counts) > 5, "records that came again"
+    reasons = sum((world.oracle.reasons for world in worlds), Counter())
+    assert reasons[Reason.ABANDONED] > 20, "at-most-once tasks that a crash left running"
+    assert reasons[Reason.CRASH_LOOP] > 1, "tasks in flight at too many sudden ends"
     assert sum(sum(world.group.tenure.values()) for world in worlds) > 500, "changes of owner"
