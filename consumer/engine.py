@@ -190,7 +190,7 @@ class Engine:
             # 1 s: with a small queue that was half of a worker's time.
             fetch_queue_backoff_ms=5,
             queued_max_messages_kbytes=16 * 1024,
-            fetch_message_max_bytes=256 * 1024,
+            fetch_message_max_bytes=64 * 1024,
             fetch_wait_max_ms=50,
             fetch_error_backoff_ms=100,
         )

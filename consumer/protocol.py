@@ -153,11 +153,14 @@ class Protocol(Intake):
         entries: Mapping[bytes, Entry],
         *,
         unclean: bool = False,
+        end: int | None = None,
     ) -> list[Record]:
         """The table of `lease`'s partition is complete; records start at offset `committed`.
 
         `entries` answers, for the marks of `unknown_marks`, what the table now holds. `unclean`:
-        the offset says that its last owner has not let go of it. Returns records to run now.
+        the offset says that its last owner has not let go of it; `end`: no record lies at this
+        offset or beyond yet, so that none of those can have been in flight. Returns records to run
+        now.
         """
         part = self._parts.get(lease.partition)
         if part is None or part.lease is not lease or part.phase is not Phase.RESTORING:
@@ -167,7 +170,9 @@ class Protocol(Intake):
             part.window = Window(committed)
             part.dirty = unclean
             part.claiming = not unclean
-            part.suspect_until = committed + self.limits.span + _BEYOND if unclean else 0
+            if unclean:
+                reach = committed + self.limits.span + _BEYOND
+                part.suspect_until = reach if end is None else min(reach, end)
             return []
         (unknown, notes), part.unknown = part.unknown, None
         all_done = is_committed(unknown, entries)

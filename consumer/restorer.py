@@ -94,6 +94,9 @@ class Restorer:
             changed = changelog.restore(
                 self._topics.state, p, table.store, table.to_puts, stop=stop
             )
+            last = found[p]
+            unclean = last is not None and last.metadata == AT_WORK
+            end = changelog.end_offset(self._topics.tasks, p, stop=stop) if unclean else None
         except Stopped:
             if table is not None:
                 table.close()
@@ -101,7 +104,6 @@ class Restorer:
         except StoreDamaged as error:
             self._start_over(lease, table, error)
             return
-        last = found[p]
         committed = last.offset if last is not None else None
         if committed is None and changed.end_offset > 0:
             logger.warning(
@@ -112,10 +114,9 @@ class Restorer:
                 p,
                 changed.end_offset,
             )
-        unclean = last is not None and last.metadata == AT_WORK
         if unclean:
             logger.info("%s [%d]: its last owner ended without a word", self._topics.tasks, p)
-        self._hand_over(lease, table, committed or 0, unclean)
+        self._hand_over(lease, table, committed or 0, end)
         self.restores.append(changed.seconds)
         # Nothing to tell of a partition that had nothing to restore: there are dozens of them.
         level = logging.INFO
@@ -156,8 +157,9 @@ class Restorer:
             logger.warning("local store of %s [%d] is rebuilt: %s", state, p, why)
         return Table(store, self._codec)
 
-    def _hand_over(self, lease: Lease, table: Table, committed: int, unclean: bool) -> None:
-        """The table is complete: give it to the protocol, if the lease still holds."""
+    def _hand_over(self, lease: Lease, table: Table, committed: int, end: int | None) -> None:
+        """The table is complete: give it to the protocol, if the lease still holds. `end`: of
+        `tasks`, where the last owner has not let go."""
         core, p = self._core, lease.partition
         with core.changed:
             if not lease.held or core.protocol.phase(p) is not Phase.RESTORING:
@@ -170,7 +172,9 @@ class Restorer:
                 for key, entry in zip(keys, table.lookup(keys), strict=True)
                 if entry is not None
             }
-            core.start(core.protocol.restored(lease, committed, entries, unclean=unclean))
+            unclean = end is not None
+            start = core.protocol.restored(lease, committed, entries, unclean=unclean, end=end)
+            core.start(start)
             core.changed.notify_all()
             ready = len(core.tables) == len(core.protocol.partitions)
         core.nudge()

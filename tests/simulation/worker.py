@@ -342,6 +342,7 @@ class Worker:
             committed or 0,
             {k: entries[k] for k in unknown if k in entries},
             unclean=p in world.coordinator.at_work,
+            end=world.tasks[p].end,
         )
         self.submit(start)
         self._to_seek.append(lease)
