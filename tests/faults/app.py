@@ -1,0 +1,51 @@
+"""The App that workers run under faults: every handler notes that it began, first of all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from faults.history import StartFile
+from taskmill import App, Context
+
+app = App("faults")
+
+#: In the worker's working directory, which the scene reads it from.
+STARTS = "starts"
+
+
+def began(ctx: Context) -> None:
+    """Note the start of this attempt."""
+    StartFile.note(Path(STARTS), ctx.id, ctx.generation, ctx.seq, ctx.attempt)
+
+
+@app.task
+async def nap(ctx: Context, ms: float) -> None:
+    began(ctx)
+    await asyncio.sleep(ms / 1000)
+
+
+@app.task
+def nap_in_thread(ctx: Context, ms: float) -> None:
+    began(ctx)
+    time.sleep(ms / 1000)
+
+
+@app.task
+async def fails(ctx: Context, message: str) -> None:
+    began(ctx)
+    raise ValueError(message)
+
+
+@app.task(delivery="at_most_once")
+async def once(ctx: Context, ms: float) -> None:
+    began(ctx)
+    await asyncio.sleep(ms / 1000)
+
+
+@app.task
+async def large(ctx: Context, size: int) -> str:
+    """A result that goes to the results topic, in the same transaction."""
+    began(ctx)
+    return "x" * size
