@@ -31,13 +31,15 @@ logger = logging.getLogger("taskmill.worker")
 
 #: The broker aborts what is open longer; readers of `state` wait that long at the most.
 TRANSACTION_TIMEOUT_MS = 10_000
-#: One call may take this long before the transaction is given up: the broker's own limit, and the
-#: time it needs to notice.
+#: A transaction may take this long before it is given up: the broker's own limit, and the time it
+#: needs to notice.
 CALL_TIMEOUT_S = 12.0
 #: To find the topic of a child's queue, or make it.
 ROUTE_TIMEOUT_S = 10.0
+#: The same for its abort: a producer that cannot is destroyed, which ends it too.
+ABORT_TIMEOUT_S = 5.0
 #: A whole transaction, its abort included, has given its answer by then, or hangs for ever.
-PATIENCE_S = 40.0
+PATIENCE_S = 20.0
 
 
 #: What a committed offset says of its partition's owner, in its metadata: that it was at work, so
@@ -206,7 +208,7 @@ class Committer:
             # the next owner's stable offsets wait for this transaction.
             return self._give_up(producer, "a partition of it was lost meanwhile")
         try:
-            producer.commit_transaction(CALL_TIMEOUT_S)
+            producer.commit_transaction(deadline.left() or 0.001)
         except KafkaException as error:
             self.failures += 1
             kafka_error = error.args[0]
@@ -303,7 +305,7 @@ class Committer:
         """Abort; a producer that cannot is destroyed, and its transaction times out or is fenced
         by its successor's init_transactions. It did not commit either way."""
         try:
-            producer.abort_transaction(CALL_TIMEOUT_S)
+            producer.abort_transaction(ABORT_TIMEOUT_S)
         except KafkaException as error:
             logger.warning("abort failed, the producer is replaced: %s", _text(error))
             self._drop(producer)
