@@ -1,4 +1,4 @@
-"""`taskmill topics`: create what a queue needs, and tell where topics differ from the table."""
+"""`taskmill topics`: create what a queue needs, tell where it differs from the table, move it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taskmill.runtime.topics import ensure
 
 @click.group()
 def topics() -> None:
-    """Create and check the topics of queues."""
+    """Create, check and migrate the topics of queues."""
 
 
 @topics.command()
@@ -57,5 +57,39 @@ def check(ctx: click.Context, queues: tuple[str, ...], as_json: bool) -> None:
         )
     else:
         note("no drift")
+    if any(d.what == "partitions" and d.found != d.expected for d in differences):
+        note(
+            "partitions: `taskmill topics migrate` moves a queue to another count; or set "
+            "TASKMILL_PARTITIONS to the one there is"
+        )
     if differences:
         ctx.exit(1)
+
+
+@topics.command()
+@click.option("-q", "--queue", default="default", show_default=True)
+@click.option("--partitions", metavar="N", type=click.IntRange(1, 1000), help="1 to 1000.")
+@click.option("--dry-run", is_flag=True, help="Count what would be moved; change nothing.")
+@click.option("--abort", is_flag=True, help="Undo one that was begun, while that is possible.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def migrate(
+    queue: str, partitions: int | None, dry_run: bool, abort: bool, yes: bool, as_json: bool
+) -> None:
+    """Move a queue to another partition count; IDs stay deduplicated.
+
+    Stop its workers before, and its producers: while `tasks` is made anew, enqueueing fails. Killed
+    at any point, the same command goes on where it was.
+    """
+    from taskmill.cli import migrate as command
+
+    if abort == (partitions is not None):
+        raise click.UsageError("give --partitions N, or --abort")
+    if abort and dry_run:
+        raise click.UsageError("--abort has no --dry-run")
+    if partitions is None:
+        command.abort(queue, as_json)
+    elif dry_run:
+        command.dry_run(queue, partitions, as_json)
+    else:
+        command.run(queue, partitions, yes, as_json)

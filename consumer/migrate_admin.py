@@ -1,0 +1,271 @@
+"""What `topics migrate` asks of Kafka's admin API, each call in time and with errors of our own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_INVALID,
+    ConsumerGroupState,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, by its own note
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+    OffsetSpec,
+)
+
+from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.topics import TopicAdmin
+
+#: Between two looks at what Kafka is about to do.
+_LOOK_S = 0.05
+#: Transactions of workers that died are ended by the broker within 15 s (ARCHITECTURE.md).
+_STABLE_S = 60.0
+
+_NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
+_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+_EXISTS = frozenset({KafkaError.TOPIC_ALREADY_EXISTS})
+_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
+#: A topic that was just made, a group whose coordinator moves: answered in a moment.
+_SETTLING = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+    }
+)
+
+
+class MigrationAdmin(TopicAdmin):
+    """Made anew for each step: an admin client that outlives a restart of its broker may be refused
+    for good (ARCHITECTURE.md), and a deadline belongs to one step."""
+
+    # ---- topics -------------------------------------------------------------------------------
+
+    def topic_id(self, topic: str) -> str | None:
+        """The topic's UUID, another one when it was deleted and made again; None: no such topic."""
+        found = self._ask(
+            lambda: self._client.describe_topics(
+                TopicCollection([topic]), request_timeout=self._left()
+            )[topic],
+            _NO_TOPIC,
+        )
+        return None if found is None else str(found.topic_id)
+
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions it has; None: no such topic."""
+        found = self.metadata().topics.get(topic)
+        return len(found.partitions) if found is not None and found.error is None else None
+
+    def replicas(self, topic: str) -> int:
+        """The fewest replicas that one of its partitions has."""
+        found = self.metadata().topics[topic].partitions.values()
+        return min(len(partition.replicas) for partition in found)
+
+    def own_configs(self, topic: str) -> dict[str, str]:
+        """The settings that were made on the topic itself, not those it has by default."""
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic)
+        found = self._ask(
+            lambda: self._client.describe_configs([resource], request_timeout=self._left())[
+                resource
+            ]
+        )
+        return {
+            name: str(entry.value)
+            for name, entry in found.items()
+            if ConfigSource(entry.source) is ConfigSource.DYNAMIC_TOPIC_CONFIG
+        }
+
+    def set_configs(self, topic: str, configs: Mapping[str, str | None]) -> None:
+        """Set these on the topic; None: back to the default."""
+        entries = [
+            ConfigEntry(
+                name,
+                value or "",
+                source=ConfigSource.DYNAMIC_TOPIC_CONFIG,
+                incremental_operation=(
+                    AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET
+                ),
+            )
+            for name, value in configs.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        self._ask(
+            lambda: self._client.incremental_alter_configs(
+                [resource], request_timeout=self._left()
+            )[resource]
+        )
+
+    def make(self, topic: str, partitions: int, replicas: int, configs: Mapping[str, str]) -> None:
+        """Create the topic and wait until it serves; one that is there by now is left as it is."""
+        wanted = NewTopic(
+            topic, num_partitions=partitions, replication_factor=replicas, config=dict(configs)
+        )
+        self._ask(
+            lambda: self._client.create_topics([wanted], request_timeout=self._left())[topic],
+            _EXISTS,
+        )
+        self.wait_until_led([topic])
+
+    def widen(self, topic: str, partitions: int) -> None:
+        """Add partitions up to so many."""
+        more = [NewPartitions(topic, partitions)]
+        self._ask(lambda: self._client.create_partitions(more, request_timeout=self._left())[topic])
+        self.wait_until_led([topic])
+
+    def remove(self, topics: Sequence[str]) -> None:
+        """Delete those of the topics that are there, and wait until they are gone."""
+        there = [topic for topic in topics if self.partitions(topic) is not None]
+        for topic in there:
+            self._ask(
+                lambda topic=topic: self._client.delete_topics(  # type: ignore[misc]
+                    [topic], request_timeout=self._left()
+                )[topic],
+                _NO_TOPIC,
+            )
+        while any(self.partitions(topic) is not None for topic in there):
+            if self._deadline.over():
+                raise self._unreachable(f"topic {there[0]} is deleted, and still there")
+            self._clock.sleep(_LOOK_S)
+
+    def starts(self, topic: str, partitions: int) -> list[int]:
+        """The offset of the first record of each partition."""
+        return self._offsets(topic, partitions, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def ends(self, topic: str, partitions: int) -> list[int]:
+        """The offset behind the last record of each partition, of open transactions too."""
+        return self._offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def _offsets(self, topic: str, partitions: int, spec: Any) -> list[int]:
+        where = [TopicPartition(topic, p) for p in range(partitions)]
+
+        def ask() -> list[Future[Any]]:
+            asked = self._client.list_offsets(
+                dict.fromkeys(where, spec),
+                isolation_level=IsolationLevel.READ_UNCOMMITTED,
+                request_timeout=self._left(),
+            )
+            return [asked[one] for one in where]
+
+        return [int(found.offset) for found in self._ask_all(ask)]
+
+    # ---- groups -------------------------------------------------------------------------------
+
+    def members(self, group: str) -> list[str]:
+        """Who is in the group: `client id (host)` of each member."""
+        found = self._ask(
+            lambda: self._client.describe_consumer_groups([group], request_timeout=self._left())[
+                group
+            ],
+            _NO_GROUP,
+        )
+        return [f"{m.client_id} ({m.host.lstrip('/')})" for m in found.members] if found else []
+
+    def committed(self, group: str, topic: str, partitions: int) -> list[int | None]:
+        """The stable offsets of the group, by partition; None where there is none.
+
+        Waits for transactions that are about to move one (KIP-447).
+        """
+        request = ConsumerGroupTopicPartitions(
+            group, [TopicPartition(topic, p) for p in range(partitions)]
+        )
+        give_up = self._clock.monotonic() + _STABLE_S
+        while True:
+            answer = self._ask(
+                lambda: self._client.list_consumer_group_offsets(
+                    [request], require_stable=True, request_timeout=self._left()
+                )[group],
+                _NO_GROUP | _UNSTABLE,
+            )
+            if answer is not None and not any(one.error for one in answer.topic_partitions):
+                break
+            if answer is None and not self._is_there(group):
+                return [None] * partitions
+            if self._clock.monotonic() > give_up:
+                raise TaskmillError(
+                    f"group {group}: a worker's transaction is still open after {_STABLE_S:g} s"
+                )
+            self._clock.sleep(_LOOK_S)
+        found = {one.partition: one.offset for one in answer.topic_partitions}
+        offsets = (found.get(p, OFFSET_INVALID) for p in range(partitions))
+        return [None if offset == OFFSET_INVALID else offset for offset in offsets]
+
+    def _is_there(self, group: str) -> bool:
+        found = self._ask(
+            lambda: self._client.describe_consumer_groups([group], request_timeout=self._left())[
+                group
+            ],
+            _NO_GROUP,
+        )
+        return found is not None and found.state is not ConsumerGroupState.DEAD
+
+    def remove_group(self, group: str) -> None:
+        """Delete the group and its offsets, if there are any. Refused while it has members."""
+        self._ask(
+            lambda: self._client.delete_consumer_groups([group], request_timeout=self._left())[
+                group
+            ],
+            _NO_GROUP,
+        )
+
+    def begin_at(self, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+        """Commit these offsets for a group without members."""
+        request = ConsumerGroupTopicPartitions(
+            group, [TopicPartition(topic, p, offset) for p, offset in offsets.items()]
+        )
+        self._ask(
+            lambda: self._client.alter_consumer_group_offsets(
+                [request], request_timeout=self._left()
+            )[group]
+        )
+
+    # ---- asking -------------------------------------------------------------------------------
+
+    def _ask(self, ask: Callable[[], Future[Any]], harmless: frozenset[int] = frozenset()) -> Any:
+        """The answer; None where it is one of these errors."""
+        (answer,) = self._ask_all(lambda: [ask()], harmless)
+        return answer
+
+    def _ask_all(
+        self, ask: Callable[[], list[Future[Any]]], harmless: frozenset[int] = frozenset()
+    ) -> list[Any]:
+        """The answers, asked for again while a leader or coordinator is being found."""
+        while True:
+            with self._named_errors():
+                asked = ask()
+            try:
+                return [self._answer(one, harmless) for one in asked]
+            except _NotYet:
+                self._clock.sleep(_LOOK_S)
+
+    def _answer(self, answer: Future[Any], harmless: frozenset[int]) -> Any:
+        try:
+            return answer.result(timeout=self._left() + 1.0)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code in harmless:
+                return None
+            if code in _SETTLING and not self._deadline.over():
+                raise _NotYet from None
+        except TimeoutError:
+            pass
+        return self._result(answer)
+
+
+class _NotYet(Exception):
+    """Who would know is not known yet."""
