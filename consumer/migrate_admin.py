@@ -7,8 +7,6 @@ from concurrent.futures import Future
 from typing import Any
 
 from confluent_kafka import (
-    OFFSET_INVALID,
-    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -26,6 +24,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, by 
     OffsetSpec,
 )
 
+from taskmill.runtime.changelog import Changelog, Stopped
+from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.topics import TopicAdmin
 
@@ -37,7 +37,6 @@ _STABLE_S = 60.0
 _NO_GROUP = frozenset({KafkaError.GROUP_ID_NOT_FOUND})
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
 _EXISTS = frozenset({KafkaError.TOPIC_ALREADY_EXISTS})
-_UNSTABLE = frozenset({KafkaError.UNSTABLE_OFFSET_COMMIT})
 #: A topic that was just made, a group whose coordinator moves: answered in a moment.
 _SETTLING = frozenset(
     {
@@ -181,38 +180,18 @@ class MigrationAdmin(TopicAdmin):
 
         Waits for transactions that are about to move one (KIP-447).
         """
-        request = ConsumerGroupTopicPartitions(
-            group, [TopicPartition(topic, p) for p in range(partitions)]
-        )
-        give_up = self._clock.monotonic() + _STABLE_S
-        while True:
-            answer = self._ask(
-                lambda: self._client.list_consumer_group_offsets(
-                    [request], require_stable=True, request_timeout=self._left()
-                )[group],
-                _NO_GROUP | _UNSTABLE,
-            )
-            if answer is not None and not any(one.error for one in answer.topic_partitions):
-                break
-            if answer is None and not self._is_there(group):
-                return [None] * partitions
-            if self._clock.monotonic() > give_up:
-                raise TaskmillError(
-                    f"group {group}: a worker's transaction is still open after {_STABLE_S:g} s"
-                )
-            self._clock.sleep(_LOOK_S)
-        found = {one.partition: one.offset for one in answer.topic_partitions}
-        offsets = (found.get(p, OFFSET_INVALID) for p in range(partitions))
-        return [None if offset == OFFSET_INVALID else offset for offset in offsets]
-
-    def _is_there(self, group: str) -> bool:
-        found = self._ask(
-            lambda: self._client.describe_consumer_groups([group], request_timeout=self._left())[
-                group
-            ],
-            _NO_GROUP,
-        )
-        return found is not None and found.state is not ConsumerGroupState.DEAD
+        give_up = Deadline(_STABLE_S, self._clock)
+        changelog = Changelog(self._settings, self._clock)
+        try:
+            found = changelog.stable_offsets(group, topic, range(partitions), stop=give_up.over)
+        except Stopped:
+            raise TaskmillError(
+                f"group {group}: a worker's transaction is still open after {_STABLE_S:g} s"
+            ) from None
+        finally:
+            changelog.close()
+        offsets = (found.get(p) for p in range(partitions))
+        return [None if one is None else one.offset for one in offsets]
 
     def remove_group(self, group: str) -> None:
         """Delete the group and its offsets, if there are any. Refused while it has members."""
