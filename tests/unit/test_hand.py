@@ -73,7 +73,7 @@ def test_a_transaction_that_hangs_is_unknown_and_its_producer_is_left(
     second.release.set()
     monkeypatch.setattr(committer, "_new_producer", lambda: second)
     assert committer.open(lambda: False)
-    assert committer.run(Transaction(2, Fence(1, b""), {}, {0: 1}, {})) == (Answer.COMMITTED, {})
+    assert committer.run(Transaction(2, Fence(1, b""), {}, {0: 1}, {}, {})) == (Answer.COMMITTED, {})
     hanging.release.set()
     monkeypatch.setattr(committer, "_producer", None)
     committer.close()
