@@ -10,7 +10,7 @@ import click
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from taskmill.app import App
-from taskmill.cli.output import iso_utc, json_option, note, print_json, progress_console
+from taskmill.cli.output import json_option, note, print_json, progress_console
 from taskmill.cli.target import app_option, load_app
 from taskmill.cli.task_lines import (
     BadLine,
@@ -113,7 +113,7 @@ def report_outcome(handle: Handle[Any], timeout: float | None, *, as_json: bool)
         print_json(document.get("result", document.get("result_base64")))
     else:
         told = f": {state.error.type}: {state.error.message}" if state.error else ""
-        note(f"task {handle.id!r} is {state.status} since {iso_utc(state.finished_at)}{told}")
+        note(f"task {handle.id!r} is {state.status} since {json_form.iso(state.finished_at)}{told}")
     return 0 if state.status is Status.SUCCEEDED else 1
 
 

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -97,15 +96,6 @@ def shown(value: object) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
-
-
-def iso_utc(time_ms: int | None) -> str | None:
-    """Milliseconds since the epoch as ISO 8601 in UTC, `2026-01-31T12:00:00.123Z`."""
-    if time_ms is None:
-        return None
-    seconds, ms = divmod(time_ms, 1000)
-    moment = datetime.fromtimestamp(seconds, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
 
 
 def log_to_stderr(level: str, who: str = "") -> None:

@@ -76,6 +76,7 @@ def test_a_time_beyond_the_calendar_stays_a_number() -> None:
     assert iso(2**62) == 2**62
     assert iso(-(2**62)) == -(2**62)
     assert iso(None) is None
+    assert iso(1_700_000_000_123) == "2023-11-14T22:13:20.123Z"
     assert iso(-1) == "1969-12-31T23:59:59.999Z"
 
 
