@@ -104,7 +104,8 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed_mid_batch(
 ) -> None:
     print(f"seed {seed}")
     protocol = "classic" if seed % 2 else "consumer"
-    changed = {"partitions": PARTITIONS, "group_protocol": protocol}
+    # Whoever is in flight at so many ends is not to blame for them.
+    changed = {"partitions": PARTITIONS, "group_protocol": protocol, "crash_loop_limit": 10**6}
     scene = Scene(Settings(**{**settings.model_dump(), **changed}), tmp_path, seed)
     try:
         with OffsetWatch(scene.oracle) as offsets:
@@ -132,4 +133,6 @@ def test_nothing_is_lost_or_done_twice_when_workers_are_killed_mid_batch(
     assert {key: found for key, found in scene.witness.states.items() if key in ids} == {
         key: found for key, found in states.items() if key in ids
     }
-    assert {s["status"] for found in states.values() for s in found} == {"succeeded", "dead"}
+    statuses = {s["status"] for found in states.values() for s in found}
+    # What was in flight at an end is marked before it starts again.
+    assert statuses == {"succeeded", "dead", "running"}
