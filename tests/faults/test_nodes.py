@@ -111,21 +111,21 @@ def _kill(what: str, nodes: Stage, cluster: Cluster, seed: int) -> None:
             cluster.broker.start()
 
 
-@pytest.mark.proof("three nodes: the leader of a state partition killed")
+@pytest.mark.proof("three nodes: the leader of a state partition killed", slow=True)
 def test_nothing_is_lost_or_done_twice_when_a_state_partition_loses_its_leader(
     nodes: Stage, cluster: Cluster, seed: int
 ) -> None:
     _kill("leader", nodes, cluster, seed)
 
 
-@pytest.mark.proof("three nodes: the group's coordinator killed")
+@pytest.mark.proof("three nodes: the group's coordinator killed", slow=True)
 def test_nothing_is_lost_or_done_twice_when_the_group_loses_its_coordinator(
     nodes: Stage, cluster: Cluster, seed: int
 ) -> None:
     _kill("group coordinator", nodes, cluster, seed)
 
 
-@pytest.mark.proof("three nodes: the transaction coordinator killed")
+@pytest.mark.proof("three nodes: the transaction coordinator killed", slow=True)
 def test_nothing_is_lost_or_done_twice_when_a_worker_loses_its_transaction_coordinator(
     nodes: Stage, cluster: Cluster, seed: int
 ) -> None:

@@ -23,8 +23,9 @@ from taskmill.runtime.topics import ensure
 pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(180)]
 
 PARTITIONS = 3
-#: Known ones, and some that nobody has tried yet; an even one runs under KIP-848.
-SEEDS = [1, 2, 3, *(SystemRandom().randrange(10**6) for _ in range(2))]
+#: One of each group protocol (an even one runs under KIP-848), one of them tried by nobody yet; the
+#: faults have more.
+SEEDS = [1, 2 * SystemRandom().randrange(10**6)]
 ROUNDS = 3
 PER_ROUND = 500
 
