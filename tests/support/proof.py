@@ -30,7 +30,7 @@ TESTS = Path(__file__).resolve().parent.parent
 LATEST = TESTS.parent / "proof" / "latest.json"
 
 #: Seeds that every plain run takes, and how many that nobody has tried yet: of checks whose name
-#: says that something is killed, and of the others, and of `slow=True` (a minute a point).
+#: says that something is killed, and of the others. Those of `slow=True` wait for a proof.
 _FEW: tuple[Iterable[int], int] = (1, 2, 3), 2
 _FEWER: tuple[Iterable[int], int] = (1,), 1
 #: Of the points of a proof, a fifth are fresh.
@@ -49,7 +49,7 @@ def points_asked() -> int:
     return int(os.environ.get("TASKMILL_TEST_POINTS", "30"))
 
 
-def seeds(name: str, *, slow: bool = False) -> list[int]:
+def seeds(name: str) -> list[int]:
     """The seeds of the check `name` in this run: known ones, then fresh ones."""
     if only := os.environ.get("TASKMILL_TEST_SEED"):
         return [int(only)]
@@ -57,7 +57,7 @@ def seeds(name: str, *, slow: bool = False) -> list[int]:
         fresh = points_asked() // _FRESH_SHARE
         known: Iterable[int] = range(1, points_asked() - fresh + 1)
     else:
-        known, fresh = _FEW if "kill" in name.lower() and not slow else _FEWER
+        known, fresh = _FEW if "kill" in name.lower() else _FEWER
     return [*known, *SystemRandom().sample(range(1000, 10**6), fresh)]
 
 
@@ -223,7 +223,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         and (marker := metafunc.definition.get_closest_marker("proof"))
         and not any("seed" in str(marker.args[0]) for marker in own)
     ):
-        metafunc.parametrize("seed", seeds(*marker.args, **marker.kwargs))
+        metafunc.parametrize("seed", seeds(marker.args[0]))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A check whose points take a minute each is a proof's, or that of whoever replays a seed."""
+    if is_proof() or "TASKMILL_TEST_SEED" in os.environ:
+        return
+    slow = [item for item in items if _is_slow(item)]
+    if slow:
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not _is_slow(item)]
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("proof")
+    return marker is not None and bool(marker.kwargs.get("slow"))
 
 
 @pytest.hookimpl(wrapper=True)
