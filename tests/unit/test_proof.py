@@ -24,7 +24,7 @@ def test_many(points, planted):
     planted("caught", "simulation, seed 3")
     planted("not caught", "")
 
-@pytest.mark.proof("left out")
+@pytest.mark.proof("left out")  # a skip in a proof is a failure: this inner one shows that
 def test_skipped():
     pytest.skip("shows nothing")
 
