@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 
-from simulation.bugs import PLANTED, Bug
+from simulation.bug import Bug
+from simulation.bugs import PLANTED
 from simulation.schedule import failure, schedule, shrink, told
 
 

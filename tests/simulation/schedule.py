@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from random import Random
 from typing import NamedTuple
 
-from simulation.bugs import Bug
+from simulation.bug import Bug
 from simulation.profiles import PROFILES
 from simulation.world import World
 

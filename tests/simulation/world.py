@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 
 from simulation.broker import Coordinator, Log, Refused
-from simulation.bugs import Bug
+from simulation.bug import Bug
 from simulation.groups import ClassicGroup, ConsumerGroup
 from simulation.message import Message
 from simulation.oracle import Oracle, Violation

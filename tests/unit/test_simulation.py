@@ -15,7 +15,9 @@ from collections.abc import Callable
 
 import pytest
 
-from simulation.bugs import PLANTED, TEN, Bug, LostLeaseCommitted, named
+from simulation.bug import Bug
+from simulation.bugs import PLANTED, TEN, named
+from simulation.bugs_of_worker import LostLeaseCommitted
 from simulation.oracle import Violation
 from simulation.schedule import failure, run, schedule, shrink, told
 from simulation.world import World
