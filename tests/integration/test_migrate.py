@@ -1,160 +1,21 @@
-"""`topics migrate` on a real broker: nothing lost, nothing done twice, killed and gone on with."""
+"""`topics migrate` on a real broker: nothing lost, nothing done twice, and what it refuses."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-import threading
-import time
-from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
 from pathlib import Path
-from random import Random
 
 import pytest
-from click.testing import CliRunner, Result
-from confluent_kafka import KafkaError, Producer
-from confluent_kafka.admin import AdminClient
 
-from support.oracle import Oracle, Put, check_outcomes
-from support.wire import partition_of, task_value
-from support.workers import Gate, WorkerProcess, environment, runs
-from taskmill import App
-from taskmill.cli.main import cli
+from support.migrations import Command, Scene, migrate
+from support.oracle import Oracle
+from support.workers import Gate, WorkerProcess
 from taskmill.runtime.config import Settings
-from taskmill.runtime.topics import check, ensure
+from taskmill.runtime.topics import ensure
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
-
-GARBAGE = 4
-
-
-class Scene:
-    """A queue of which a worker has done a part: some IDs are finished, of them some above the
-    watermark; some were begun and not ended; some nobody has seen."""
-
-    def __init__(self, settings: Settings, folder: Path, old: int, many: int = 60) -> None:
-        self.settings = settings.model_copy(update={"partitions": old})
-        self.folder = folder
-        self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
-        ensure(self.settings, "default")
-        self.held = [f"held-{n}" for n in range(6)]
-        self.done = [f"done-{n}" for n in range(many)]
-        self.failed = [f"failed-{n}" for n in range(many // 10)]
-        self.large = [f"large-{n}" for n in range(many // 10)]
-        self.waiting = [f"waiting-{n}" for n in range(many)]
-
-    @property
-    def ids(self) -> list[str]:
-        return [*self.held, *self.done, *self.failed, *self.large, *self.waiting]
-
-    def half_processed(self) -> None:
-        """Some first and then held ones: so most of what is done lies above the watermark."""
-        oracle, early = self.oracle, self.done[: len(self.done) // 3]
-        ended = [*self.done, *self.failed, *self.large]
-        with Gate() as gate, self.worker("--drain-timeout", "0s", env=gate.env) as worker:
-            oracle.put_tasks(early, "noop")
-            oracle.put_all(Put(f"garbage-{n}".encode(), b"none of ours") for n in range(2))
-            oracle.wait_states(early)
-            oracle.put_tasks(self.held, "gated")
-            oracle.put_all(Put(f"garbage-{n}".encode(), b"none of ours") for n in (2, 3))
-            oracle.put_tasks(self.done[len(early) :], "noop")
-            oracle.put_tasks(self.failed, "fails", {"message": "no"})
-            oracle.put_tasks(self.large, "large", {"size": 2000})
-            gate.wait_begun(*self.held)
-            oracle.wait_states(ended)
-            worker.terminate()  # the held ones stay as they are
-        self.wait_left()
-        twins = self.done[::7]
-        oracle.put_tasks([*self.waiting, *twins, *self.waiting[::5]], "noop")
-        # On the wrong partition, and one without a key: they go where they belong.
-        wrong = (partition_of(b"wrong", self.settings.partitions) + 1) % self.settings.partitions
-        oracle.put(b"wrong", task_value("wrong", "noop"), wrong)
-        oracle.put(None, b"no key")
-        self.waiting.append("wrong")
-
-    def worker(self, *options: str, env: dict[str, str] | None = None) -> WorkerProcess:
-        return WorkerProcess(self.settings, self.folder, *options, env=env)
-
-    def wait_left(self, timeout_s: float = 30.0) -> None:
-        """Wait until no worker is in the group: one that had no time to leave is missed later."""
-        client = AdminClient({"bootstrap.servers": self.oracle.bootstrap})
-        group, deadline = self.oracle.group, time.monotonic() + timeout_s
-        while client.describe_consumer_groups([group])[group].result(timeout=10).members:
-            assert time.monotonic() < deadline, f"{group} has members"
-            time.sleep(0.1)
-
-    def goes_on(self, new: int) -> None:
-        """Start a worker on what the migration left, and check every promise."""
-        self.settings = self.settings.model_copy(update={"partitions": new})
-        # A new one: what a client knows of the topics is of the old ones.
-        oracle = self.oracle = Oracle(self.oracle.bootstrap, self.settings.prefix)
-        topics = (oracle.tasks, oracle.state, oracle.results)
-        assert [oracle.partitions(topic) for topic in topics] == [new] * 3
-        assert check(self.settings, ["default"]) == []
-        assert not [name for name in self.topics() if "migrating" in name]
-        with Gate() as gate, self.worker(env=gate.env) as worker:
-            gate.open()
-            oracle.wait_states(self.ids)
-            oracle.put_tasks(self.ids, "noop")
-            oracle.wait_consumed()
-            self._check(oracle, new)
-            self._check_results()
-            assert worker.terminate() == 0
-            assert "has no offset" not in worker.log
-
-    def topics(self) -> list[str]:
-        client = AdminClient({"bootstrap.servers": self.oracle.bootstrap})
-        return [
-            n for n in client.list_topics(timeout=10).topics if n.startswith(self.oracle.group[:10])
-        ]
-
-    def _check(self, oracle: Oracle, new: int) -> None:
-        states = oracle.states()
-        check_outcomes(states)
-        for id in self.ids:
-            assert states[id.encode()][-1]["status"] == (
-                "dead" if id in self.failed else "succeeded"
-            )
-        for record in [*oracle.read(oracle.state), *oracle.read(oracle.results)]:
-            assert record.key is not None
-            assert record.key[:1] == b"\xff" or record.partition == partition_of(record.key, new)
-        # Each ran once, though twins lay before, in between and behind.
-        ran = Counter(runs(self.folder))
-        assert ran == Counter({*self.done, *self.waiting}), ran - Counter(
-            {*self.done, *self.waiting}
-        )
-        # Letters of what was dead before are not written again; that without a key came later.
-        letters = Counter(letter.key for letter in oracle.letters())
-        wanted = [*(f"garbage-{n}".encode() for n in range(GARBAGE)), None]
-        assert letters == Counter([*wanted, *(id.encode() for id in self.failed)])
-
-    def _check_results(self) -> None:
-        with closing(App("asks", settings=self.settings)) as app:
-            assert app.handle(self.large[0]).result(timeout=20) == "x" * 2000
-            assert app.handle(self.done[0]).result(timeout=20) is None
-            assert isinstance(app.handle(self.held[0]).result(timeout=20), int)
-
-
-@pytest.fixture
-def half(settings: Settings, tmp_path: Path) -> Callable[..., Scene]:
-    """`half(old)`: a queue of `old` partitions, half processed."""
-
-    def make(old: int, many: int = 60) -> Scene:
-        scene = Scene(settings, tmp_path, old, many)
-        scene.half_processed()
-        return scene
-
-    return make
-
-
-def migrate(settings: Settings, *arguments: str) -> Result:
-    runner = CliRunner(env=environment(settings))
-    return runner.invoke(cli, ["topics", "migrate", *arguments])
 
 
 @pytest.mark.parametrize(("old", "new"), [(2, 3), (3, 2)])
@@ -224,85 +85,6 @@ def test_a_broker_that_is_away_ends_it_with_3(settings: Settings) -> None:
     assert "127.0.0.1:9 did not answer" in told.stderr
 
 
-class Command:
-    """`taskmill topics migrate` as a process, with its progress to wait on."""
-
-    def __init__(self, settings: Settings, folder: Path, new: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "taskmill", "topics", "migrate", "--yes", f"--partitions={new}"],
-            cwd=folder,
-            env={**os.environ, **environment(settings)},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        self.lines: list[str] = []
-
-    def until(self, pattern: str | None) -> bool:
-        """Read its progress up to a line that matches; False: it ended without one."""
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            self.lines.append(line.rstrip("\n"))
-            if pattern is not None and re.search(pattern, line):
-                return True
-        return False
-
-    def end(self) -> int:
-        """Its exit code."""
-        self.until(None)
-        code = self.process.wait(60)
-        self.process.stderr.close()  # type: ignore[union-attr]
-        return code
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.end()
-
-
-#: After which progress to kill it; each phase is in there, and places inside.
-POINTS = [
-    None,
-    r"^copying \(",
-    r"^swapping state",
-    r"^deleting \S+\.state\.",
-    r"^filling \S+\.state\.",
-    r"^counting \S+\.state\.",
-    r"^deleting \S+\.results\.",
-    r"^closing tasks",
-    r"^swapping tasks",
-    r"^deleting \S+\.tasks\.",
-    r"^filling \S+\.tasks\.",
-    r"^counting \S+\.tasks\.",
-    r"^clearing up",
-]
-
-
-@pytest.mark.kill
-@pytest.mark.proof("migrate killed")
-def test_killed_at_any_point_the_same_command_goes_on(
-    half: Callable[..., Scene], tmp_path: Path, seed: int
-) -> None:
-    print(f"seed {seed}")
-    dice = Random(seed)
-    old, new = (2, 3) if seed % 2 else (3, 2)
-    scene = half(old, many=30)
-    # In order: what was passed does not come again.
-    kills = sorted(dice.sample(range(len(POINTS)), 2))
-    for point in kills:
-        command = Command(scene.settings, tmp_path, new)
-        # Before its first word it starts Python, and asks what there is.
-        wait_s = dice.uniform(0.3, 2.5) if POINTS[point] is None else dice.uniform(0, 0.15)
-        if POINTS[point] is None or command.until(POINTS[point]):
-            time.sleep(wait_s)
-        command.kill()
-        print(f"killed {wait_s:.3f} s after {POINTS[point]}: {command.lines[-1:]}")
-    last = Command(scene.settings, tmp_path, new)
-    assert last.end() == 0, last.lines
-    print("\n".join(last.lines))
-    scene.goes_on(new)
-
-
 def test_one_under_way_refuses_another_count_and_can_be_undone_until_it_swaps(
     half: Callable[..., Scene], tmp_path: Path
 ) -> None:
@@ -360,64 +142,3 @@ def test_a_worker_that_ran_since_it_was_begun_makes_it_begin_again(
     assert again.exit_code == 0, again.stderr
     assert "a worker has run since it was begun: copying begins again" in again.stderr
     scene.goes_on(3)
-
-
-class Goer:
-    """A producer of somebody else's that was not stopped: it puts tasks until told to end."""
-
-    def __init__(self, settings: Settings, topic: str) -> None:
-        self.sent = 0
-        self.acked: list[str] = []
-        self.refused: Counter[str] = Counter()
-        self._topic = topic
-        self._ending = threading.Event()
-        self._producer = Producer(
-            {
-                "bootstrap.servers": settings.bootstrap_servers,
-                "partitioner": "murmur2_random",
-                "acks": "all",
-                "linger.ms": 0,
-                "message.timeout.ms": 20_000,
-                "log_level": 0,
-            }
-        )
-        self._thread = threading.Thread(target=self._main, daemon=True)
-        self._thread.start()
-
-    def _main(self) -> None:
-        while not self._ending.wait(0.005):
-            id = f"late-{self.sent}"
-            self.sent += 1
-
-            def report(error: KafkaError | None, _: object, id: str = id) -> None:
-                if error is None:
-                    self.acked.append(id)
-                else:
-                    self.refused[error.name()] += 1
-
-            self._producer.produce(
-                self._topic, task_value(id, "noop"), id.encode(), on_delivery=report
-            )
-            self._producer.poll(0)
-
-    def end(self) -> None:
-        self._ending.set()
-        self._thread.join(10)
-        assert self._producer.flush(30) == 0
-
-
-@pytest.mark.parametrize(("old", "new"), [(2, 3), (3, 2)])
-def test_what_a_producer_got_acknowledged_meanwhile_is_not_lost(
-    half: Callable[..., Scene], old: int, new: int
-) -> None:
-    scene = half(old, many=30)
-    goer = Goer(scene.settings, scene.oracle.tasks)
-    done = migrate(scene.settings, "--partitions", str(new), "--yes", "--json")
-    goer.end()
-    assert done.exit_code == 0, done.output
-    print(f"{len(goer.acked)} acknowledged, {goer.refused} refused")
-    assert goer.acked
-    # Closed, and gone for a moment: of what was not taken, it was told.
-    assert len(goer.acked) + goer.refused.total() == goer.sent
-    scene.waiting += goer.acked
-    scene.goes_on(new)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -105,3 +106,25 @@ async def add(ctx: Context, n: int = 1) -> None:
     """One effect: a row of the table `effects`, named by the task's ID."""
     id = ctx.id.replace("\0", "")  # which text cannot hold
     await settled(ctx.connection.execute("INSERT INTO effects VALUES (%s, %s)", (id, n)))
+
+
+class Counted:
+    """A body that counts its runs, then does what `then` does."""
+
+    def __init__(self, then: Body | None = None) -> None:
+        self.runs = 0
+        self._then = then
+
+    async def __call__(self, ctx: Context) -> Any:
+        self.runs += 1
+        await add(ctx, self.runs)
+        return await self._then(ctx) if self._then is not None else self.runs
+
+
+def wait_for(holds: Callable[[], bool]) -> None:
+    """Wait until `holds()`: what Postgres does, it tells nobody of."""
+    for _ in range(2000):
+        if holds():
+            return
+        threading.Event().wait(0.01)
+    raise AssertionError("not in time")

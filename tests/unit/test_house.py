@@ -48,6 +48,18 @@ def test_a_module_opens_with_its_duty_and_keeps_its_size(path: Path) -> None:
         assert lines <= 70, f"{function.name} has {lines} lines"
 
 
+OTHERS = sorted(
+    path
+    for folder in ("tests", "perf", "proof", "examples")
+    for path in (ROOT / folder).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", OTHERS, ids=name)
+def test_a_file_of_tests_or_of_scripts_keeps_its_size_too(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
 def test_raw_time_is_read_in_the_clock_alone() -> None:
     found = [
         f"{name(path)}: {line.strip()}"
@@ -72,6 +84,8 @@ def test_no_file_names_an_address_of_a_package_registry() -> None:
     lock = (ROOT / "requirements" / "dev.txt").read_text(encoding="utf-8")
     assert "://" not in lock
     assert "--hash=sha256:" in lock
+    node = ROOT / "examples" / "clients" / "node" / "package-lock.json"
+    assert "://" not in node.read_text(encoding="utf-8")
 
 
 def test_the_public_surface_is_what_it_says() -> None:

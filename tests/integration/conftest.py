@@ -1,0 +1,31 @@
+"""Fixtures that more than one file of the integration tests takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.migrations import Scene
+from support.postgres import Postgres
+from taskmill.runtime.config import Settings
+
+
+@pytest.fixture
+def half(settings: Settings, tmp_path: Path) -> Callable[..., Scene]:
+    """`half(old)`: a queue of `old` partitions, half processed."""
+
+    def make(old: int, many: int = 60) -> Scene:
+        scene = Scene(settings, tmp_path, old, many)
+        scene.half_processed()
+        return scene
+
+    return make
+
+
+@pytest.fixture
+def url(postgres: Postgres, database: str) -> str:
+    """A database of the test's own, with a table for what handlers do."""
+    postgres.query("CREATE TABLE effects (id text, n int)", database)
+    return database
