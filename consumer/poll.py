@@ -225,8 +225,11 @@ class Poller:
         logger.info(
             "assigned %s, new %s", indexes, [lease.partition for lease in assignment.restore]
         )
+        # An offset for each, also for those that are paused until they are restored and sought:
+        # where librdkafka has to ask for the committed one and hears "not coordinator", it never
+        # asks again and never fetches (librdkafka #5586, seen after a broker stood still).
         positions = [
-            TopicPartition(self._topic, p) if at is None else TopicPartition(self._topic, p, at)
+            TopicPartition(self._topic, p, OFFSET_BEGINNING if at is None else at)
             for p, at in starts.items()
         ]
         if self._incremental:

@@ -16,12 +16,20 @@ from taskmill.runtime.local_broker import discover
 logger = logging.getLogger("taskmill.kafka")
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """A failed connection, which librdkafka tells of several times a second, is OncePerMinute's."""
-    return not record.getMessage().startswith("FAIL ") or logger.isEnabledFor(logging.DEBUG)
-
-
 librdkafka_logger = logging.getLogger("taskmill.librdkafka")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not what librdkafka retries by itself: each reconnect (OncePerMinute tells of those), and a
+    coordinator that is still starting. Everything is, where DEBUG is logged."""
+    message = record.getMessage()
+    return logger.isEnabledFor(logging.DEBUG) or not (
+        message.startswith(("FAIL ", "REQTMOUT "))
+        or "oordinator load in progress" in message
+        or "ot coordinator" in message
+    )
+
+
 librdkafka_logger.addFilter(_is_news)
 
 #: Ours to set: correctness rests on them (the source of each is in ARCHITECTURE.md, "Clients").
@@ -74,22 +82,6 @@ def client_config(
 #: Of the workers' consumers alone: it has to be above the session time-out, and others have theirs
 #: from librdkafka.
 MAX_POLL_INTERVAL = "max.poll.interval.ms"
-
-
-class _Passing(logging.Filter):
-    """Drops what librdkafka retries by itself: each reconnect (its error callback tells of those,
-    once a minute), and a coordinator that is still starting."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        message = record.getMessage()
-        return not (
-            message.startswith(("FAIL ", "REQTMOUT "))
-            or "oordinator load in progress" in message
-            or "ot coordinator" in message
-        )
-
-
-logging.getLogger("taskmill.librdkafka").addFilter(_Passing())
 
 
 class OncePerMinute:
