@@ -13,33 +13,32 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from taskmill.consumer.children import Children, record_of
 from taskmill.consumer.dlq import dead_letter
 from taskmill.consumer.hand import Hand, NoAnswer
 from taskmill.consumer.protocol import Transaction
-from taskmill.consumer.record import Child, Outcome
+from taskmill.consumer.record import Outcome
 from taskmill.consumer.state import StateEncoder
-from taskmill.producer.routes import PARTITION_HEADER, Routes
+from taskmill.producer.routes import PARTITION_HEADER, Route
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import ConfigError, Unreachable
 from taskmill.runtime.kafka import client_config
-from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import max_task_record_bytes
-from taskmill.runtime.topics import Topics, partition_count
+from taskmill.runtime.topics import Topics
 
 logger = logging.getLogger("taskmill.worker")
 
 #: The broker aborts what is open longer; readers of `state` wait that long at the most.
 TRANSACTION_TIMEOUT_MS = 10_000
-#: A transaction may take this long before it is given up: the broker's own limit, and the time it
-#: needs to notice.
-CALL_TIMEOUT_S = 12.0
-#: To find the topic of a child's queue, or make it.
-ROUTE_TIMEOUT_S = 10.0
+#: A transaction may take this long before it is given up: less than the broker's own limit, far
+#: more than one of 16 MiB needs.
+CALL_TIMEOUT_S = 8.0
 #: The same for its abort: a producer that cannot is destroyed, which ends it too.
-ABORT_TIMEOUT_S = 5.0
-#: A whole transaction, its abort included, has given its answer by then, or hangs for ever.
-PATIENCE_S = 20.0
+ABORT_TIMEOUT_S = 3.0
+#: A whole transaction, its abort included, has given its answer by then, or hangs for ever. While
+#: one hangs its partitions stand still: with 20 s here, 3 of 10 kills of a coordinator took 20 to
+#: 30 s to recover from.
+PATIENCE_S = 12.0
 
 
 #: What a committed offset says of its partition's owner, in its metadata: that it was at work, so
@@ -85,9 +84,7 @@ class Committer:
         self._clock = clock
         self._producer: Producer | None = None
         self._hand: Hand[tuple[Answer, dict[int, int]]] | None = None
-        self._routes = Routes(
-            settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
-        )
+        self.children = Children(settings, clock)
         #: What the DLQ takes beside our headers, whatever the batch compresses to.
         self._max_letter = max_task_record_bytes(settings)
         self.failures = 0
@@ -151,12 +148,20 @@ class Committer:
         changelog offset of each state partition that it marked (a checkpoint for the store)."""
         producer = self._producer
         assert producer is not None, "open() comes first"
-        if not self._find_routes(transaction):
+        routes = self.children.routes_of(transaction)
+        if routes is None:
+            self.failures += 1
             return Answer.ABORTED, {}
         if self._hand is None:
             self._hand = Hand(f"taskmill-transactions-{self._transactional_id}")
         try:
-            return self._hand.call(lambda: self._transact(producer, transaction), PATIENCE_S)
+            answer = self._hand.call(
+                lambda: self._transact(producer, transaction, routes), PATIENCE_S
+            )
+            if answer[0] is Answer.ABORTED:
+                # Perhaps since a child's queue has fewer partitions than it had.
+                self.children.forget(routes)
+            return answer
         except NoAnswer:
             # It may yet commit, until a successor's init_transactions fences it: unknown.
             self.failures += 1
@@ -164,31 +169,14 @@ class Committer:
             self._producer = self._hand = None
             return Answer.UNKNOWN, {}
 
-    def _find_routes(self, transaction: Transaction) -> bool:
-        """Know where the children of `transaction` go; False: not now, nothing was begun."""
-        queues = {
-            child.queue
-            for outcomes in transaction.outcomes.values()
-            for outcome in outcomes
-            for child in outcome.children
-        }
-        try:
-            for queue in queues:
-                self._routes.get(queue, Deadline(ROUTE_TIMEOUT_S, self._clock))
-        except (Unreachable, ConfigError) as error:
-            self.failures += 1
-            logger.warning("the queue of a child task cannot be reached yet: %s", error)
-            return False
-        return True
-
     def _transact(
-        self, producer: Producer, transaction: Transaction
+        self, producer: Producer, transaction: Transaction, routes: dict[str, Route]
     ) -> tuple[Answer, dict[int, int]]:
         reached: dict[int, int] = {}
         deadline = Deadline(CALL_TIMEOUT_S, self._clock)
         try:
             producer.begin_transaction()
-            self._write(producer, transaction, reached)
+            self._write(producer, transaction, routes, reached)
             tasks = self._topics.tasks
             released = transaction.released
             producer.send_offsets_to_transaction(
@@ -227,7 +215,13 @@ class Committer:
         self._abort(producer)
         return Answer.ABORTED, {}
 
-    def _write(self, producer: Producer, txn: Transaction, reached: dict[int, int]) -> None:
+    def _write(
+        self,
+        producer: Producer,
+        txn: Transaction,
+        routes: dict[str, Route],
+        reached: dict[int, int],
+    ) -> None:
         self._encoder.take_large()  # left over from a transaction that was given up
         for p, outcomes in txn.outcomes.items():
             messages: list[dict[str, Any]] = [
@@ -248,7 +242,7 @@ class Committer:
                 elif outcome.status is None and outcome.record.belongs_to is not None:
                     self._produce(producer, self._rerouted(outcome))
                 for child in outcome.children:
-                    self._produce(producer, self._child(child))
+                    self._produce(producer, record_of(child, routes[child.queue]))
             for key, _ in txn.expired.get(p, ()):
                 self._produce(producer, {"topic": self._topics.results, "partition": p, "key": key})
             if messages:
@@ -274,19 +268,6 @@ class Committer:
                 producer.poll(0.1)
             else:
                 return
-
-    def _child(self, child: Child) -> dict[str, Any]:
-        route = self._routes.known(child.queue)
-        # Found before the transaction began, and its count does not change.
-        assert route is not None, "routes of children are found first"
-        p = partition_for(child.key, route.partitions)
-        return {
-            "topic": route.topic,
-            "partition": p,
-            "key": child.key,
-            "value": child.value,
-            "headers": route.headers[p],
-        }
 
     def _rerouted(self, outcome: Outcome) -> dict[str, Any]:
         """The same record, on the partition its key belongs to (murmur2)."""

@@ -11,7 +11,7 @@ restore thread ── table ready ───┘              └── transactio
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
 from taskmill.consumer.protocol import Protocol, Transaction
@@ -46,6 +46,8 @@ class Core:
         self.answered = 0
         #: Runs records; set by whoever has the executors. It does not block.
         self.start: Callable[[list[Record]], None] = lambda records: None
+        #: Keeps back outcomes that no transaction could write now; asked by the commit thread.
+        self.vet: Callable[[list[Outcome]], list[Outcome]] = lambda outcomes: outcomes
         #: Nothing more is taken in; then, once the group is left, nothing more is committed.
         self.stopping = threading.Event()
         self.closed = threading.Event()
@@ -68,6 +70,9 @@ class Core:
             try:
                 entries = self.tables[p].lookup([r.mark_key for r in records])
             except StoreDamaged:
+                # What its open transaction wrote lies behind the end that a restore would ask for.
+                while self.protocol.has_open(lease):
+                    self.changed.wait()
                 self.protocol.unreadable(lease)
                 raise
             run = self.protocol.deliver(p, records, entries)
@@ -103,6 +108,7 @@ class Core:
                 if isinstance(item, threading.Event):
                     item.set()
                 elif item:
+                    item = self.vet(item)
                     with self.changed:
                         self.protocol.complete(item)
                 item = self.outcomes.get_nowait()
@@ -175,6 +181,15 @@ class Core:
             self._answer()
             return leases
 
+    def take_recovered(self) -> list[Outcome]:
+        """Outcomes that turned out to be committed after an unknown answer; each is told once."""
+        protocol = self.protocol
+        if not protocol.recovered:
+            return []
+        with self.changed:
+            recovered, protocol.recovered = protocol.recovered, []
+        return recovered
+
     def _answer(self) -> None:
         self.answered += 1
         self.changed.notify_all()
@@ -191,15 +206,18 @@ class Core:
         """Whether every outcome that has arrived is committed. The caller holds the lock."""
         return self.protocol.open is None and not self.protocol.is_ready()
 
-    def await_commit(self, seconds: float) -> bool:
-        """Wait for the open transaction and for one with what is ready now; False: not in time.
+    def await_commit(self, partitions: Sequence[int], seconds: float) -> bool:
+        """Wait until what is done now on `partitions` is committed; False: not in time.
 
         The caller holds the lock.
         """
         deadline = Deadline(seconds, self.clock)
         protocol = self.protocol
-        target = self.answered + (protocol.open is not None) + 1
-        while protocol.open is not None or (protocol.is_ready() and self.answered < target):
+        # What is done by now, not what its handlers go on to do: those many transactions.
+        target = self.answered + (protocol.open is not None) + protocol.transactions_due()
+        while protocol.open is not None or (
+            protocol.is_ready(partitions) and self.answered < target
+        ):
             if deadline.over():
                 return False
             self.changed.wait(deadline.left())

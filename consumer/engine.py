@@ -33,6 +33,8 @@ logger = logging.getLogger("taskmill.worker")
 
 #: A consumer that failed for good is made anew after this long, doubling up to the maximum.
 REBUILD_S, REBUILD_MAX_S = 0.5, 30.0
+#: One that has worked for this long begins with the first pause again.
+REBUILD_WELL_S = 60.0
 #: An aborted transaction is tried again after this long, doubling up to the maximum: whatever
 #: refused it (a rebalance, a leader that moves) needs a moment.
 REDO_S, REDO_MAX_S = 0.02, 2.0
@@ -100,12 +102,12 @@ class Engine:
             StateEncoder(parts.codec, queue, parts.slot.name, self._topics.results),
             parts.clock,
         )
+        self.core.vet = self.committer.children.vet
         retention = Retention(self.core, settings, self._topics.tasks, self._membership.group)
         #: What the worker's upkeep does for this queue.
         self.jobs = [Job(f"retention of {self._topics.tasks}", retention.every_s, retention.step)]
         #: What ended a thread that should have gone on; the worker stops on it.
         self.failure: BaseException | None = None
-        self._draining = False
         self._threads = [
             threading.Thread(target=self._guarded, args=(main,), name=f"taskmill-{name}-{queue}")
             for name, main in (
@@ -166,9 +168,12 @@ class Engine:
     def _poll(self) -> None:
         pause = REBUILD_S
         while not self.core.stopping.is_set():
+            began = self._parts.clock.monotonic()
             try:
                 self.poller.run(self._consumer_config())
             except KafkaException as error:
+                if self._parts.clock.monotonic() - began > REBUILD_WELL_S:
+                    pause = REBUILD_S
                 logger.error("consumer failed, a new one in %s s: %s", pause, error.args[0].str())
                 self.core.stopping.wait(pause)
                 pause = min(2 * pause, REBUILD_MAX_S)
@@ -202,6 +207,9 @@ class Engine:
             if not committer.is_open and not committer.open(core.closed.is_set):
                 return
             core.collect(LOOK_S)
+            if due := committer.children.due():
+                core.outcomes.put(due)
+            self._told(core.take_recovered())
             while True:
                 transaction = core.begin()
                 if transaction is None:
@@ -214,7 +222,7 @@ class Engine:
                         # It did commit, and a table cannot tell so: the restore will.
                         logger.error("%s (a full disk?)", error)
                         self.restorer.restore(core.unknown(transaction))
-                    self._told(transaction.outcomes)
+                    self._told(_all(transaction.outcomes))
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
                     core.abort(transaction)
@@ -229,13 +237,18 @@ class Engine:
                     break
                 core.collect(0)
 
-    def _told(self, outcomes: dict[int, list[Outcome]]) -> None:
-        every = [outcome for batch in outcomes.values() for outcome in batch]
+    def _told(self, every: list[Outcome]) -> None:
+        if not every:
+            return
         for hook in self._parts.hooks.after_commit:
             try:
                 hook(every)
             except Exception:  # they are committed, whatever its observers make of it
                 logger.exception("after_commit hook")
+
+
+def _all(outcomes: dict[int, list[Outcome]]) -> list[Outcome]:
+    return [outcome for batch in outcomes.values() for outcome in batch]
 
 
 def _count(settings: Settings, topic: str) -> int:

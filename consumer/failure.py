@@ -22,15 +22,24 @@ def describe(error: BaseException) -> tuple[TaskError, str]:
     """`error` as a TaskError and its stack as text, the innermost 4 KiB of it."""
     kind = type(error)
     name = kind.__qualname__ if kind.__module__ == "builtins" else _qualified(kind)
-    message = cut(str(error), MAX_MESSAGE)
+    message = cut(_text(error), MAX_MESSAGE)
     frames = traceback.extract_tb(error.__traceback__)
     digest = hashlib.sha256(name.encode())
     for frame in frames:
         digest.update(f"\n{PurePath(frame.filename).name}:{frame.name}".encode())
-    stack = "".join(traceback.format_exception(error)) if frames else ""
+    # Encodable like the message: an exception's text may hold lone surrogates (undecoded bytes).
+    stack = _clean("".join(traceback.format_exception(error))) if frames else ""
     if len(stack) > MAX_STACK:
         stack = "…" + stack[-(MAX_STACK - 1) :]
     return TaskError(name, message, digest.hexdigest()[:16]), stack
+
+
+def _text(error: BaseException) -> str:
+    """What `error` says; its own `__str__` may fail."""
+    try:
+        return str(error)
+    except Exception as second:
+        return f"<its text cannot be had: {type(second).__name__}>"
 
 
 def _qualified(kind: type[BaseException]) -> str:
@@ -39,5 +48,9 @@ def _qualified(kind: type[BaseException]) -> str:
 
 def cut(text: str, limit: int) -> str:
     """`text`, at most `limit` characters, its end replaced by an ellipsis; valid Unicode."""
-    clean = text.encode("utf-8", "replace").decode()
+    clean = _clean(text)
     return clean if len(clean) <= limit else clean[: limit - 1] + "…"
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()

@@ -191,9 +191,16 @@ class Intake:
         """Records delivered and not settled."""
         return self._in_flight
 
-    def is_ready(self) -> bool:
-        """Whether `begin` would return a transaction."""
-        return any(part.awaits() for part in self._parts.values())
+    def is_ready(self, partitions: Iterable[int] | None = None) -> bool:
+        """Whether `begin` would return a transaction, for one of `partitions` (all)."""
+        if partitions is None:
+            return any(part.awaits() for part in self._parts.values())
+        return any(p in self._parts and self._parts[p].awaits() for p in partitions)
+
+    def transactions_due(self) -> int:
+        """So many transactions have room for what is ready now, and say what is to be said."""
+        ready = sum(len(part.ready) for part in self._parts.values())
+        return 1 + ready // self.limits.per_transaction
 
     def is_full(self) -> bool:
         """Whether more than the limits is held; stays so until it is down to half of them."""

@@ -18,8 +18,11 @@ class Limits(NamedTuple):
     in_flight_bytes: int = 64 * 1024 * 1024
     #: Offsets between a partition's watermark and its newest record.
     span: int = 50_000
-    #: Outcomes in one transaction: a bound on its size and time, far below its time-out.
+    #: Outcomes in one transaction, and the tasks that they enqueue: a bound on its size and time,
+    #: far below its time-out.
     per_transaction: int = 4_000
+    #: Bytes of results, enqueued tasks and dead letters in one; a single outcome always goes.
+    transaction_bytes: int = 16 * 1024 * 1024
     #: Records that have passed a gate (see Gates) and not ended. A draining worker runs them all;
     #: more would not make such tasks faster than a commit cycle of some 10 ms each.
     gated: int = 200
@@ -88,7 +91,8 @@ class Part:
         self.bytes = 0
         #: What the transaction held whose answer was lost, until the restore.
         self.unknown: tuple[list[Outcome], list[Note]] | None = None
-        #: By offset: notes that await a transaction, the last committed one of each live record.
+        #: By offset: notes that await a transaction; the last that went into one, of each live
+        #: record.
         self.notes: dict[int, Note] = {}
         self.kept: dict[int, Note] = {}
         #: Records below this offset may have been in flight when their owner ended without a word.
@@ -108,6 +112,20 @@ class Part:
         if self.releasing:
             return bool(self.ready) or self.dirty
         return bool(self.ready or self.notes or self.claiming)
+
+    def take_ready(self, room: int, size: int, *, alone: bool) -> list[Outcome]:
+        """What of `ready` goes into a transaction with room for so many outcomes and tasks that
+        they enqueue, and `size` bytes; `alone`: it is empty, and takes one whatever its size."""
+        taken = 0
+        for outcome in self.ready[: max(room, 0)]:
+            if outcome.result is not None or outcome.children or outcome.failure is not None:
+                size -= outcome.weight
+            room -= 1 + len(outcome.children)
+            if (room < 0 or size < 0) and not (alone and taken == 0):
+                break
+            taken += 1
+        out, self.ready = self.ready[:taken], self.ready[taken:]
+        return out
 
     def note(self, record: Record, started_at: int | None, saved: bytes | None) -> None:
         """`record` runs, and its handler keeps `saved` where that is not None."""
@@ -138,6 +156,9 @@ class Part:
                     overtaken.append(note.record)
             elif at not in done:
                 notes.append(note)
+                # What is noted from now on builds on it, whatever becomes of the transaction: if it
+                # is not committed, the note is put back, unless a later one says more.
+                self.kept[at] = note
         self.notes.clear()
         return notes, overtaken
 

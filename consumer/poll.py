@@ -64,7 +64,6 @@ class Poller:
         self._commands: SimpleQueue[Lease] = SimpleQueue()
         self._to_seek: list[Lease] = []
         self._generation: tuple[int, str] | None = None
-        self._consumer: Consumer | None = None
         self.draining = False
         self.rebalances = 0
 
@@ -78,7 +77,7 @@ class Poller:
 
     def run(self, config: dict[str, Any]) -> None:
         """Poll until the core stops. Raises KafkaException where the consumer failed for good."""
-        consumer = self._consumer = Consumer(config)
+        consumer = Consumer(config)
         try:
             consumer.subscribe(
                 [self._topic],
@@ -94,7 +93,6 @@ class Poller:
         finally:
             # Leaves the group, through on_revoke.
             consumer.close()
-            self._consumer = None
             self._drop(self._core.protocol.partitions)
 
     def _poll(self, consumer: Consumer) -> None:
@@ -253,7 +251,7 @@ class Poller:
             limit_s = STOP_S if core.stopping.is_set() else REVOKE_S
             core.protocol.release(indexes)
             core.nudge()
-            if not core.await_commit(limit_s):
+            if not core.await_commit(indexes, limit_s):
                 logger.warning("revoked %s before what is done there was committed", indexes)
             if self._incremental or core.stopping.is_set():
                 ended = core.protocol.lost(indexes)

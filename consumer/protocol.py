@@ -74,6 +74,8 @@ class Protocol(Intake):
         self._numbers = 0
         self._open: Transaction | None = None
         self._next_first = 0
+        #: Outcomes found committed after an unknown answer, for whoever is told of what committed.
+        self.recovered: list[Outcome] = []
 
     # ---- assignment -------------------------------------------------------------------------
 
@@ -176,12 +178,14 @@ class Protocol(Intake):
             return []
         (unknown, notes), part.unknown = part.unknown, None
         all_done = is_committed(unknown, entries)
-        noted = [n for n in notes if n.gates and (all_done or is_noted(n, entries))]
+        # A last owner that let go in order may have left the very same mark: ours says "at work" too.
+        noted = [n for n in notes if n.gates and unclean and (all_done or is_noted(n, entries))]
         # Of other notes it does not matter: they say nothing new.
         part.put_back_notes([n for n in notes if n not in noted])
         # Where no mark tells, the offset may: a transaction without marks moved it alone.
         done = [o for o in unknown if all_done or o.record.offset < committed]
         self.counts.recovered += len(done)
+        self.recovered += done
         self._settle(part, done)
         self._put_back(part, [o for o in unknown if not all_done and o.record.offset >= committed])
         return self._noted(part, noted) + self._claimed(part, dirty=unclean)
@@ -191,7 +195,12 @@ class Protocol(Intake):
         delivered or committed."""
         part = self._parts.get(lease.partition)
         if part is not None and part.lease is lease and part.phase is Phase.RUNNING:
+            assert not self.has_open(lease), "its transaction is answered first"
             part.phase, part.fetching, part.unknown = Phase.RESTORING, False, ([], [])
+
+    def has_open(self, lease: Lease) -> bool:
+        """Whether the open transaction touches `lease`'s partition."""
+        return self._open is not None and self._open.leases.get(lease.partition) is lease
 
     def unknown_marks(self, lease: Lease) -> list[bytes]:
         """Keys whose entries `restored` must be told; empty after a plain assignment."""
@@ -216,13 +225,13 @@ class Protocol(Intake):
         notes: dict[int, list[Note]] = {}
         released: list[int] = []
         over: dict[int, list[tuple[bytes, Entry]]] = {}
-        room = self.limits.per_transaction
+        room, size = self.limits.per_transaction, self.limits.transaction_bytes
         number = self._numbers + 1
         for p, part in self._rotated():
             old = [one for one in expired.get(p, ()) if one[0] not in part.live]
             if not part.awaits() and not (old and part.phase is Phase.RUNNING):
                 continue
-            taken, part.ready = part.ready[:room], part.ready[room:]
+            taken = part.take_ready(room, size, alone=not outcomes)
             noted, overtaken = ([], []) if part.releasing else part.take_notes(taken)
             if self._gates.closed:
                 noted = [note for note in noted if not note.gates]
@@ -239,10 +248,11 @@ class Protocol(Intake):
             if old:
                 over[p] = old
             outcomes[p] = taken
+            room -= len(taken) + sum(len(o.children) for o in taken if o.children)
+            size -= sum(o.weight for o in taken if o.result is not None or o.children or o.failure)
             offsets[p] = part.window.take([o.record.offset for o in taken], number)
             leases[p] = part.lease
-            room -= len(taken)
-            if not room:
+            if room <= 0 or size <= 0:
                 break
         if not outcomes:
             return None
@@ -346,8 +356,8 @@ class Protocol(Intake):
             size += record.size
             if live.get(record.mark_key) is record:
                 del live[record.mark_key]
-                if part.kept:
-                    part.kept.pop(record.offset, None)
+            if part.kept:
+                part.kept.pop(record.offset, None)
         if not part.window:
             part.overtaken = False
         part.bytes -= size

@@ -125,3 +125,9 @@ class Outcome(NamedTuple):
     children: tuple[Child, ...] = ()
     #: UTC milliseconds from which on the result counts as gone; None: it stays.
     expires_at: int | None = None
+
+    @property
+    def weight(self) -> int:
+        """Bytes that it brings into a transaction beyond its mark."""
+        size = len(self.result or b"") + sum(len(child.value) for child in self.children)
+        return size + self.record.size if self.failure is not None else size

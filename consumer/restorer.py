@@ -98,8 +98,7 @@ class Restorer:
             unclean = last is not None and last.metadata == AT_WORK
             end = changelog.end_offset(self._topics.tasks, p, stop=stop) if unclean else None
         except Stopped:
-            if table is not None:
-                table.close()
+            self._close(table)
             return
         except StoreDamaged as error:
             self._start_over(lease, table, error)
@@ -116,7 +115,11 @@ class Restorer:
             )
         if unclean:
             logger.info("%s [%d]: its last owner ended without a word", self._topics.tasks, p)
-        self._hand_over(lease, table, committed or 0, end)
+        try:
+            self._hand_over(lease, table, committed or 0, end)
+        except StoreDamaged as error:
+            self._start_over(lease, table, error)
+            return
         self.restores.append(changed.seconds)
         # Nothing to tell of a partition that had nothing to restore: there are dozens of them.
         level = logging.INFO
@@ -133,14 +136,17 @@ class Restorer:
     def _start_over(self, lease: Lease, table: Table | None, error: StoreDamaged) -> None:
         """The store failed under our hands: wipe it and restore anew, after a moment."""
         logger.error("%s; it is wiped and restored anew", error)
-        try:
-            if table is not None:
-                table.close(clean=False)
-        except StoreDamaged:
-            logger.debug("nor could it be closed")
+        self._close(table, clean=False)
         shutil.rmtree(self._folder / str(lease.partition), ignore_errors=True)
         self._core.stopping.wait(AGAIN_S)
         self._queue.put([lease])
+
+    def _close(self, table: Table | None, *, clean: bool = True) -> None:
+        try:
+            if table is not None:
+                table.close(clean=clean)
+        except StoreDamaged as error:
+            logger.debug("a store could not be closed: %s", error)
 
     def _open(self, changelog: Changelog, p: int, stop: Callable[[], bool]) -> Table:
         """The local store of `p`, checked, wiped where it cannot be trusted."""
@@ -163,15 +169,15 @@ class Restorer:
         core, p = self._core, lease.partition
         with core.changed:
             if not lease.held or core.protocol.phase(p) is not Phase.RESTORING:
-                table.close()
+                self._close(table)
                 return
-            core.tables[p] = table
             keys = core.protocol.unknown_marks(lease)
             entries = {
                 key: entry
                 for key, entry in zip(keys, table.lookup(keys), strict=True)
                 if entry is not None
             }
+            core.tables[p] = table
             unclean = end is not None
             start = core.protocol.restored(lease, committed, entries, unclean=unclean, end=end)
             core.start(start)

@@ -60,11 +60,7 @@ def is_committed(outcomes: list[Outcome], entries: Mapping[bytes, Entry]) -> boo
 
 
 def is_noted(note: Note, entries: Mapping[bytes, Entry]) -> bool:
-    """Whether the table holds `note`, which gates its record.
-
-    Before it was written, the table held no `running` mark of that record with so many deliveries:
-    the rule would have had another end for it.
-    """
+    """Whether the table holds `note`, which gates its record: by whomever it was written."""
     entry = entries.get(note.record.mark_key)
     return (
         entry is not None

@@ -24,6 +24,11 @@ rootLogger.appenderRef.out.ref = out
 """
 
 
+#: A killed broker may not register again before its old session has ended: 9 s by default. One that
+#: stands still for longer is fenced, a lone one by its own controller.
+SESSION_MS = 4_000
+
+
 def shared_settings(nodes: int) -> dict[str, str]:
     """The settings that every node of a cluster of `nodes` has."""
     replicas = min(nodes, 3)
@@ -31,8 +36,7 @@ def shared_settings(nodes: int) -> dict[str, str]:
     return {
         "process.roles": "broker,controller",
         "controller.listener.names": "CONTROLLER",
-        # A killed broker may not register again before its old session has ended: 9 s by default.
-        "broker.session.timeout.ms": "4000",
+        "broker.session.timeout.ms": str(SESSION_MS),
         "broker.heartbeat.interval.ms": "500",
         # A misspelt topic is an error, not a new topic.
         "auto.create.topics.enable": "false",

@@ -54,9 +54,13 @@ _UNSTABLE_S = 0.02
 #: How long an open transaction is waited for in silence.
 _PATIENCE_S = 1.0
 _PROGRESS_S = 5.0
+#: No transaction of a worker is open for longer: after 10 s it has timed out, and within another
+#: 10 s the broker has looked for such and aborted it.
+_HANGING_S = 60.0
 
 
 #: What it means that a consumer has asked in vain.
+_NO_OFFSET = KafkaError(KafkaError.LEADER_NOT_AVAILABLE, "the leader knows no end offset yet")
 _UNSTABLE = KafkaError(
     KafkaError.UNSTABLE_OFFSET_COMMIT,
     "unstable offsets: a transaction that moves them is open, or the coordinator is away",
@@ -157,7 +161,14 @@ class Changelog:
             )
             return futures[where]
 
-        return int(self._answer(lambda: self._wait(ask(), stop), stop).offset)
+        def known() -> int:
+            offset = int(self._wait(ask(), stop).offset)
+            if offset < 0:
+                # A leader that has just been elected gives no offset, and no error (-1001).
+                raise KafkaException(_NO_OFFSET)
+            return offset
+
+        return self._answer(known, stop)
 
     def stable_offsets(
         self, group: str, topic: str, partitions: Sequence[int], *, stop: Stop
@@ -226,12 +237,14 @@ class Changelog:
         """From `where` until the position has passed `end`; records read, and the position."""
         began = told = self._clock.monotonic()
         stuck: float | None = None
+        hanging = float("inf")
         records, reached = 0, where.offset
         while reached < end:
             changes, position = self._take(where)
             if position > reached:
                 store.apply(self._puts(to_puts, changes, stop), position)
                 records, reached, stuck = records + len(changes), position, None
+                hanging = float("inf")
             elif stuck is None:
                 stuck = self._clock.monotonic() + _PATIENCE_S
             if stop():
@@ -240,7 +253,16 @@ class Changelog:
             name = f"{where.topic} [{where.partition}]"
             if stuck is not None and now >= stuck:
                 logger.info("%s waits at %d of %d, for an open transaction", name, reached, end)
-                stuck = float("inf")
+                stuck, hanging = float("inf"), now + _HANGING_S
+            if now >= hanging:
+                hanging = float("inf")
+                logger.warning(
+                    "%s: a transaction at offset %d has been open for longer than any of a "
+                    "worker's may be. A broker has lost its end: look with `kafka-transactions.sh "
+                    "find-hanging` (docs/hanging.md)",
+                    name,
+                    reached,
+                )
             if stuck is None and now - told >= _PROGRESS_S:
                 told = now
                 rate = records / (now - began)

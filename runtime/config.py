@@ -88,9 +88,10 @@ class Settings(BaseSettings):
         description="How workers share partitions: KIP-848 (consumer), classic, or the better "
         "one for the broker at hand.",
     )
-    crash_loop_limit: Annotated[int, Field(ge=1)] = Field(
+    crash_loop_limit: Annotated[int, Field(ge=2)] = Field(
         default=3,
-        description="A task in flight at so many sudden ends of its worker is dead-lettered.",
+        description="A task in flight at so many sudden ends of its worker is dead-lettered. One "
+        "end says nothing yet: whatever was fetched may have been in flight.",
     )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None, description="Serve Prometheus metrics here. Unset: do not. 0: any free port."

@@ -219,8 +219,8 @@ class Worker:
     def _on_revoke(self, indexes: list[int]) -> Thread:
         protocol, patience = self.protocol, self.PATIENCE
         protocol.release(indexes)
-        target = self.answered + (protocol.open is not None) + 1
-        while protocol.open is not None or (protocol.is_ready() and self.answered < target):
+        target = self.answered + (protocol.open is not None) + protocol.transactions_due()
+        while protocol.open is not None or (protocol.is_ready(indexes) and self.answered < target):
             patience -= 1
             if not patience or self.fault("patience"):
                 break

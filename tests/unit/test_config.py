@@ -153,3 +153,9 @@ def test_the_users_kafka_settings_stand_over_our_defaults_and_below_the_roles_ne
     assert config["socket.nagle.disable"] == "false"
     assert config["linger.ms"] == 0
     assert config["bootstrap.servers"] == "localhost:9092"
+
+
+def test_one_sudden_end_is_no_crash_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKMILL_CRASH_LOOP_LIMIT", "1")
+    with pytest.raises(ConfigError, match=r"crash_loop_limit.*greater than or equal to 2"):
+        load_settings()

@@ -13,6 +13,7 @@ from support.protocols import (
     succeeded,
 )
 from taskmill.consumer.protocol import Limits, Phase, Protocol
+from taskmill.consumer.record import Child
 from taskmill.schemas.states import Status
 
 
@@ -148,3 +149,55 @@ def test_a_restore_of_an_ended_lease_changes_nothing() -> None:
     protocol.restored(old, 5, {})
     assert protocol.phase(0) is Phase.RESTORING
     assert protocol.unknown_marks(old) == []
+
+
+def test_what_a_handler_saved_outlives_a_later_mark_of_its_start() -> None:
+    """The mark is noted while the transaction with what was saved is open."""
+    for answer in (Protocol.committed, Protocol.aborted):
+        protocol = owner(0)
+        (one,) = started(protocol, 0, [0])
+        protocol.note(one, saved=b"B")
+        transaction = begun(protocol)
+        protocol.note(one, started_at=7)
+        answer(protocol, transaction)
+        (note,) = begun(protocol).notes[0]
+        assert (note.started_at, note.saved) == (7, b"B")
+
+
+def test_what_turned_out_to_be_committed_is_told() -> None:
+    protocol = owner(0)
+    (one,) = started(protocol, 0, [0])
+    protocol.complete([succeeded(one)])
+    (lease,) = protocol.unknown(begun(protocol))
+    protocol.restored(lease, 1, {one.mark_key: entry(one)}, unclean=True)
+    assert protocol.recovered == [succeeded(one)]
+
+
+def test_a_transaction_takes_so_many_bytes_and_children_and_always_one_outcome() -> None:
+    limits = Limits(per_transaction=4, transaction_bytes=100)
+    protocol = owner(0, limits=limits)
+    runs = started(protocol, 0, range(8))
+    heavy = [succeeded(one)._replace(result=bytes(60)) for one in runs[:3]]
+    huge = succeeded(runs[3])._replace(result=bytes(1000))
+    parents = [succeeded(one)._replace(children=(Child("q", b"k", b"v"),) * 9) for one in runs[4:5]]
+    protocol.complete([*heavy, huge, *parents, *(succeeded(one) for one in runs[5:])])
+    taken = []
+    while (transaction := protocol.begin()) is not None:
+        taken.append([o.record.offset for o in transaction.outcomes[0]])
+        protocol.committed(transaction)
+    assert taken == [[0], [1], [2], [3], [4], [5, 6, 7]]
+
+
+def test_the_mark_of_an_owner_that_let_go_does_not_show_that_ours_was_committed() -> None:
+    """A suspect handed over in order has the very mark that the new owner writes for it."""
+    protocol = owner(0)
+    one = record(held(protocol), 0)
+    left = {one.mark_key: entry(one, Status.RUNNING)._replace(deliveries=1)}
+    protocol = Protocol()
+    (lease,) = protocol.assigned([0], "generation 1").restore
+    protocol.restored(lease, 0, {})
+    protocol.fetching(lease)
+    assert deliver(protocol, [record(lease, 0)], left) == []
+    (lease,) = protocol.unknown(begun(protocol))
+    assert protocol.restored(lease, 0, left, unclean=False) == []
+    assert [n.gates for n in begun(protocol).notes[0]] == [True]

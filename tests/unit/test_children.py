@@ -1,0 +1,87 @@
+"""Tasks that handlers enqueue into a queue that cannot be reached: their parents wait, alone."""
+
+from __future__ import annotations
+
+import pytest
+
+from support.clocks import HandClock
+from support.protocols import begun, held, owner, record, succeeded
+from taskmill.consumer.children import AGAIN_S, Children
+from taskmill.consumer.record import Child, Outcome, Record
+from taskmill.producer.routes import Route
+from taskmill.runtime.clock import Deadline
+from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import TaskmillError
+
+
+class Refusing:
+    """Routes to all queues but `closed`, which refuses us."""
+
+    def __init__(self) -> None:
+        self.is_closed = True
+
+    def get(self, queue: str, deadline: Deadline) -> Route:
+        if queue == "closed" and self.is_closed:
+            raise TaskmillError("Kafka refused: TOPIC_AUTHORIZATION_FAILED")
+        return Route(f"t.tasks.{queue}", 1, [[]], float("inf"))
+
+
+def parent(one: Record, queue: str) -> Outcome:
+    return succeeded(one)._replace(children=(Child(queue, b"k", b"v"),))
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+def children(clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> Children:
+    made = Children(Settings(bootstrap_servers="127.0.0.1:1"), clock)
+    monkeypatch.setattr(made, "_routes", Refusing())
+    return made
+
+
+def test_only_the_parents_of_a_queue_that_refuses_us_wait(
+    children: Children, clock: HandClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    lease = held(owner(0))
+    alone, away, shut = (record(lease, n) for n in range(3))
+    free = [succeeded(alone), parent(away, "open")]
+    assert children.vet([*free, parent(shut, "closed")]) == free
+    assert "TOPIC_AUTHORIZATION_FAILED" in caplog.text
+    assert children.due() == []
+    clock.sleep(AGAIN_S)
+    assert children.due() == [parent(shut, "closed")]
+    assert children.due() == []
+
+
+def test_they_go_on_once_it_takes_us(children: Children, clock: HandClock) -> None:
+    lease = held(owner(0))
+    shut = parent(record(lease, 0), "closed")
+    assert children.vet([shut]) == []
+    clock.sleep(AGAIN_S)
+    (offered,) = children.due()
+    assert children.vet([offered]) == []
+    clock.sleep(AGAIN_S)
+    children._routes.is_closed = False  # type: ignore[attr-defined]
+    (offered,) = children.due()
+    assert children.vet([offered]) == [shut]
+
+
+def test_what_waits_under_an_ended_lease_is_let_go_of(children: Children) -> None:
+    protocol = owner(0)
+    shut = parent(record(held(protocol), 0), "closed")
+    protocol.lost([0])
+    assert children.vet([shut]) == [shut]
+
+
+def test_a_transaction_knows_its_routes_before_it_begins(children: Children) -> None:
+    protocol = owner(0)
+    one = record(held(protocol), 0)
+    protocol.deliver(0, [one], [None])
+    protocol.complete([parent(one, "open")])
+    transaction = begun(protocol)
+    routes = children.routes_of(transaction)
+    assert routes is not None
+    assert list(routes) == ["open"]
