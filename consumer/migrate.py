@@ -3,9 +3,10 @@
 Kafka can neither take partitions from a topic nor move keys between them. So everything is copied
 to staging topics, each record where its key belongs among N (COPYING; the originals stay, and all
 can be undone); then each topic is deleted, made anew under its name, filled from its staging topic
-and counted. `tasks` is last: until then workers refuse to start, for the counts are unequal, and
-from then on the table is whole. Each phase is written down before it begins, and each transaction
-carries how far it read: the same command goes on after a kill at any point.
+and counted. `tasks` is last: until then workers refuse to start, for the counts are unequal, or a
+topic is missing beside its copy (`ensure` creates none then); from then on the table is whole. Each
+phase is written down before it begins, and each transaction carries how far it read: the same
+command goes on after a kill at any point.
 
 A worker cannot interfere: while the group has members nothing begins, and before `state` is
 deleted it takes no record any more, so that nothing can be committed behind our back.
@@ -28,14 +29,13 @@ from taskmill.consumer.migrate_steps import (
     close_topic,
     fill,
     has_worked,
-    staging,
 )
 from taskmill.consumer.migrate_survey import Survey, survey_topics
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import ConfigError, TaskmillError
 from taskmill.runtime.topic_table import replication
-from taskmill.runtime.topics import Kind, Topics, ensure
+from taskmill.runtime.topics import Kind, Topics, ensure, staging
 from taskmill.schemas.codec import CODEC, Codec
 
 _SWAPPED = {Phase.STATE: Kind.STATE, Phase.RESULTS: Kind.RESULTS, Phase.TASKS: Kind.TASKS}

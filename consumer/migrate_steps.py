@@ -20,18 +20,13 @@ from taskmill.consumer.migrate_place import (
 )
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.topics import Kind, Topics
+from taskmill.runtime.topics import Kind, Topics, staging
 from taskmill.schemas.codec import Codec
 
 #: In the order in which they are swapped: the table is whole before `tasks` is there again.
 MOVED = (Kind.STATE, Kind.RESULTS, Kind.TASKS)
 #: Progress is told this often.
 _TELL_S = 1.0
-
-
-def staging(topic: str) -> str:
-    """Where the copy of `topic` lies meanwhile. No queue's name has a dot."""
-    return f"{topic}.migrating"
 
 
 def first_wanted(entry: Entry, kind: Kind, p: int) -> int:

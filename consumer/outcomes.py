@@ -14,9 +14,10 @@ from collections.abc import Callable, Mapping
 import psycopg
 
 from taskmill.consumer.attempt import Attempts
+from taskmill.consumer.outcomes_errors import first_line, is_worth_waiting
 from taskmill.consumer.outcomes_pool import Pool, connection_parameters, finish
 from taskmill.consumer.outcomes_run import REPEAT_S, OutcomeRun
-from taskmill.consumer.outcomes_table import create_if_missing, first_line, forget
+from taskmill.consumer.outcomes_table import create_if_missing, forget
 from taskmill.consumer.record import Outcome, Record
 from taskmill.producer.definition import TaskDefinition
 from taskmill.runtime.clock import Clock
@@ -82,15 +83,18 @@ class PostgresOutcomes:
     # ---- life -----------------------------------------------------------------------------------
 
     def start(self, stopped: Callable[[], bool]) -> bool:
-        """Make the table where it is missing. Waits for a database that is away; False where it
-        was told to stop meanwhile. Raises ConfigError where the table cannot be used."""
+        """Make the table where it is missing. Waits for a database that is away, or a standby;
+        False where it was told to stop meanwhile. Raises ConfigError where the table cannot be
+        used."""
         told = -REPEAT_S
         while not stopped():
             try:
                 with psycopg.connect(**self._parameters, autocommit=True) as connection:
                     self._in_loop.statements = create_if_missing(connection)
                     self._in_threads.statements = self._in_loop.statements
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:
+                if not is_worth_waiting(error):
+                    raise
                 now = self._clock.monotonic()
                 if now - told >= REPEAT_S:
                     told = now

@@ -140,6 +140,17 @@ async def entered(manager: Any) -> AsyncIterator[Any]:
             yield value
 
 
+@asynccontextmanager
+async def pipelined(connection: Connection) -> AsyncIterator[None]:
+    """Statements in here travel together. Raises what the first that failed met: psycopg may raise
+    what that did to the others, "pipeline aborted", by how the answers came in."""
+    try:
+        async with entered(connection.pipeline()):
+            yield
+    except psycopg.errors.PipelineAborted as error:
+        raise (error.__context__ or error) from None
+
+
 def finish(coroutine: Coroutine[Any, Any, T]) -> T:
     """The result of `coroutine`, which is known not to suspend."""
     try:

@@ -7,6 +7,7 @@
                             │ raised
                             ▼
     ROLLBACK ──> BEGIN, take the row (as above) ──> store the failure, COMMIT
+    └─ its connection is closed, or cannot ROLLBACK: the same through another one
 
 Two round trips a task beside the handler's own: BEGIN goes out with the row, COMMIT with the
 outcome. A commit whose answer is lost is looked up: the next try finds the outcome, or runs again.
@@ -25,15 +26,16 @@ from psycopg.pq import TransactionStatus
 from psycopg.rows import tuple_row
 
 from taskmill.consumer.attempt import Attempts, Prepared
-from taskmill.consumer.outcomes_pool import Connection, Pool, entered, settled
-from taskmill.consumer.outcomes_table import (
-    TABLE,
-    Statements,
-    entry_of,
+from taskmill.consumer.outcomes_errors import (
+    BadTransaction,
+    ConnectionClosed,
+    DatabaseFailed,
     first_line,
-    outcome_of,
-    to_row,
+    is_conflict,
+    is_of_database,
 )
+from taskmill.consumer.outcomes_pool import Connection, Pool, pipelined, settled
+from taskmill.consumer.outcomes_table import TABLE, Statements, entry_of, outcome_of, to_row
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.table import Decision, decide
 from taskmill.runtime.clock import Clock
@@ -47,17 +49,24 @@ _Status = psycopg.Transaction.Status
 RETRY_S, RETRY_MAX_S = 0.05, 2.0
 #: How long one try waits for a twin's transaction; then it is asked whether the lease still holds.
 ROW_WAIT = "SET LOCAL lock_timeout = '2s'"
+#: What the handler before this one has set for its session is not this one's. RESET ALL leaves out
+#: the two users; the first takes the second to none, or not, by the server's version.
+RESETS = ("RESET SESSION AUTHORIZATION", "RESET ROLE", "RESET ALL")
 #: A database that stays away is told of once in this many seconds.
 REPEAT_S = 60.0
-
-#: Failures of the database, not of what a handler asks of it: connection lost, out of resources,
-#: shutting down, I/O error; serialization failure, deadlock, a standby taken for the primary.
-_CLASSES = ("08", "53", "57P", "58")
-_CODES = frozenset({"40001", "40P01", "25006"})
 
 
 class RowBusy(Exception):
     """The row changed hands while it was looked at: to be looked at again."""
+
+
+class Unfit(Exception):
+    """The handler left its connection closed, or amid something: `outcome`, which is a failure,
+    is to be stored through another one."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__()
+        self.outcome = outcome
 
 
 class OutcomeRun:
@@ -94,11 +103,17 @@ class OutcomeRun:
         Tries until the database lets it; None once the lease has ended or the worker stops.
         """
         pause = RETRY_S
+        failed: Outcome | None = None
         async with self._pool.place():
             while not self._is_over(record):
                 try:
                     async with self._pool.open() as connection:
+                        if failed is not None:
+                            return await self._keep(connection, record, failed)
                         return await self._once(connection, record)
+                except Unfit as left:
+                    failed = left.outcome
+                    continue
                 except RowBusy:
                     pause = RETRY_S
                 except Exception as error:  # whatever it is, it is no fault of the task's
@@ -126,20 +141,22 @@ class OutcomeRun:
             return held
         attempt = self._attempts.prepare(record)
         if not isinstance(attempt, Prepared):
-            outcome = attempt
-        else:
-            outcome = await self._call(connection, transaction, attempt)
-            if outcome.status is Status.SUCCEEDED:
-                return outcome
-            if transaction.status is _Status.ACTIVE:
-                await _roll_back(transaction)
-            else:  # its COMMIT failed, or was not reached
-                await settled(connection.rollback())
-            transaction = self._transaction(connection)
-            held = await self._take(connection, transaction, record)
-            if held is not None:
-                await _roll_back(transaction)
-                return held
+            await self._store(connection, transaction, attempt)
+            return attempt
+        outcome = await self._call(connection, transaction, attempt)
+        if outcome.status is Status.SUCCEEDED:
+            return outcome
+        if not await _is_undone(connection, transaction):
+            raise Unfit(outcome)
+        return await self._keep(connection, record, outcome)
+
+    async def _keep(self, connection: Connection, record: Record, outcome: Outcome) -> Outcome:
+        """Store a failure whose own transaction is undone; what a twin has stored goes first."""
+        transaction = self._transaction(connection)
+        held = await self._take(connection, transaction, record)
+        if held is not None:
+            await _roll_back(transaction)
+            return held
         await self._store(connection, transaction, outcome)
         return outcome
 
@@ -151,16 +168,16 @@ class OutcomeRun:
         place = (record.generation, record.seq)
         cursor, reader = (connection.cursor(row_factory=tuple_row) for _ in range(2))
         try:
-            async with entered(connection.pipeline()):
+            async with pipelined(connection):
                 await _enter(transaction)
-                # What the handler before this one has set for its session is not this one's.
-                await settled(connection.execute("RESET ALL"))
+                for reset in RESETS:
+                    await settled(connection.execute(reset))
                 await settled(connection.execute(ROW_WAIT))
                 await settled(cursor.execute(self.statements.take, (*row, *place)))
                 await settled(connection.execute("SET LOCAL lock_timeout TO DEFAULT"))
             if await settled(cursor.fetchone()) is not None:
                 return None
-            async with entered(connection.pipeline()):
+            async with pipelined(connection):
                 await settled(connection.execute(ROW_WAIT))
                 await settled(reader.execute(self.statements.read, row))
                 await settled(connection.execute("SET LOCAL lock_timeout TO DEFAULT"))
@@ -190,14 +207,16 @@ class OutcomeRun:
         except asyncio.CancelledError as error:
             if self._is_over(attempt.record):
                 raise  # by the worker: whoever owns the record next runs it
-            return self._attempts.fail(attempt, error)
+            return self._failed(connection, attempt, error)
         except BaseException as error:  # SystemExit and the like end the attempt, not the worker
             if connection.broken or is_of_database(error):
                 raise DatabaseFailed(error) from error
-            return self._attempts.fail(attempt, error)
+            return self._failed(connection, attempt, error)
         finally:
             context.connect(None)
         try:
+            if _is_closed(connection):
+                raise ConnectionClosed(definition.name)
             if connection.info.transaction_status != TransactionStatus.INTRANS:
                 raise BadTransaction(definition.name)
             outcome = self._attempts.succeed(attempt, value)
@@ -210,55 +229,38 @@ class OutcomeRun:
             return self._attempts.fail(attempt, error)
         return outcome
 
+    def _failed(self, connection: Connection, attempt: Prepared, error: BaseException) -> Outcome:
+        if _is_closed(connection):
+            error = ConnectionClosed(attempt.definition.name, error)
+        return self._attempts.fail(attempt, error)
+
     async def _store(self, connection: Connection, transaction: Any, outcome: Outcome) -> None:
         """Write `outcome` to the row that is held, and commit."""
         record = outcome.record
         row = (self._prefix, record.lease.queue, record.mark_key)
         cursor = connection.cursor()
-        async with entered(connection.pipeline()):
+        async with pipelined(connection):
             await settled(cursor.execute(self.statements.store, (*to_row(outcome), *row)))
             await _leave(transaction)
 
 
-class BadTransaction(Exception):
-    """The handler returned, and its transaction was failed or over."""
-
-    def __init__(self, task: str) -> None:
-        super().__init__(
-            f"task {task!r} returned with its PostgreSQL transaction failed or ended: an error "
-            "that is caught needs a savepoint, ctx.connection.transaction(); COMMIT and ROLLBACK "
-            "are the worker's"
-        )
+def _is_closed(connection: Connection) -> bool:
+    """Whether the handler has closed it: one that was cut is `broken`."""
+    return connection.closed and not connection.broken
 
 
-class DatabaseFailed(Exception):
-    """The handler met a failure of the database itself."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
-
-
-def is_of_database(error: BaseException) -> bool:
-    """Whether `error`, or what it was raised from, is the database's failure and may pass."""
-    state = _state(error)
-    return state in _CODES or state.startswith(_CLASSES)
-
-
-def is_conflict(error: BaseException) -> bool:
-    """Whether transactions got into each other's way, as they do where all is well."""
-    return _state(error) in ("40001", "40P01")
-
-
-def _state(error: BaseException) -> str:
-    """The SQLSTATE of `error`, or of the first error of psycopg's that led to it."""
-    seen: BaseException | None = error
-    for _ in range(20):  # chains may be circular
-        if seen is None:
-            break
-        if isinstance(seen, psycopg.Error) and seen.sqlstate:
-            return seen.sqlstate
-        seen = seen.__cause__ or seen.__context__
-    return ""
+async def _is_undone(connection: Connection, transaction: Any) -> bool:
+    """Roll back what a handler did; False where it left no connection to do so on."""
+    if connection.info.transaction_status in (TransactionStatus.UNKNOWN, TransactionStatus.ACTIVE):
+        return False  # closed; amid a COPY, where a ROLLBACK would wait for ever
+    try:
+        if transaction.status is _Status.ACTIVE:
+            await _roll_back(transaction)
+        else:  # its COMMIT failed, or was not reached
+            await settled(connection.rollback())
+    except psycopg.Error:  # a block of its own that it did not leave
+        return False
+    return bool(connection.info.transaction_status == TransactionStatus.IDLE)
 
 
 async def _enter(transaction: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 from psycopg.rows import tuple_row
 
+from taskmill.consumer.outcomes_errors import first_line, is_worth_waiting
 from taskmill.consumer.record import Child, Failure, Outcome, Reason, Record
 from taskmill.consumer.table import Entry
 from taskmill.runtime.errors import ConfigError
@@ -136,7 +137,7 @@ def create_if_missing(connection: psycopg.Connection[Any]) -> Statements:
     """Make the table unless it is there, and try its statements, without effect.
 
     Raises ConfigError, with the SQL, where that is not allowed, and where the table there is not
-    of this form. `connection` commits by itself.
+    of this form; psycopg.Error where it may be allowed later. `connection` commits by itself.
     """
     cursor = connection.cursor(row_factory=tuple_row)
     try:
@@ -147,12 +148,10 @@ def create_if_missing(connection: psycopg.Connection[Any]) -> Statements:
                 cursor.execute(CREATE)
             name = _name_of_table(cursor)
             assert name is not None, "it is there now"
-    except psycopg.errors.InsufficientPrivilege as error:
-        raise ConfigError(
-            f"PostgreSQL at TASKMILL_OUTCOMES_URL: {first_line(error)}; let its owner run:\n"
-            f"{CREATE}\nGRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} "
-            f'TO "{connection.info.user}";'
-        ) from None
+    except psycopg.Error as error:
+        if is_worth_waiting(error):
+            raise
+        raise ConfigError(_how_to_make_it(cursor, error)) from None
     statements = Statements(name)
     try:
         with connection.transaction(force_rollback=True):
@@ -161,14 +160,26 @@ def create_if_missing(connection: psycopg.Connection[Any]) -> Statements:
             cursor.execute(statements.read, nothing)
             cursor.execute(statements.store, (0, 0, "running", *[None] * 6, *nothing))
             cursor.execute(statements.forget, ("", 0, 0))
-    except psycopg.OperationalError:
-        raise
     except psycopg.Error as error:
+        if is_worth_waiting(error):
+            raise
         raise ConfigError(
             f"table {name} at TASKMILL_OUTCOMES_URL cannot be used: {first_line(error)}; wanted "
             f"are SELECT, INSERT, UPDATE and DELETE on a table made by:\n{CREATE}"
         ) from None
     return statements
+
+
+def _how_to_make_it(cursor: psycopg.Cursor[Any], error: psycopg.Error) -> str:
+    user = f'"{cursor.connection.info.user}"'
+    where = ""
+    if isinstance(error, psycopg.errors.InvalidSchemaName):
+        row = cursor.execute("SHOW search_path").fetchone()
+        where = f", in a schema of search_path {row and row[0]} that {user} has USAGE of"
+    return (
+        f"PostgreSQL at TASKMILL_OUTCOMES_URL: {first_line(error)}; let its owner run{where}:\n"
+        f"{CREATE}\nGRANT SELECT, INSERT, UPDATE, DELETE ON {TABLE} TO {user};"
+    )
 
 
 def _name_of_table(cursor: psycopg.Cursor[Any]) -> str | None:
@@ -196,8 +207,3 @@ def forget(
         if cursor.execute(_LOCK, (f"{TABLE} {prefix}",)).fetchone() != (True,):
             return 0
         return cursor.execute(statements.forget, (prefix, window_ms, limit)).rowcount
-
-
-def first_line(error: BaseException) -> str:
-    """What PostgreSQL said, without its details: they may quote a row's values."""
-    return str(error).strip().partition("\n")[0] or type(error).__name__

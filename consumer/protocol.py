@@ -178,7 +178,7 @@ class Protocol(Intake):
             return []
         (unknown, notes), part.unknown = part.unknown, None
         all_done = is_committed(unknown, entries)
-        # A last owner that let go in order may have left the very same mark: ours says "at work" too.
+        # A last owner that let go in order may have left the same mark: ours says "at work" too.
         noted = [n for n in notes if n.gates and unclean and (all_done or is_noted(n, entries))]
         # Of other notes it does not matter: they say nothing new.
         part.put_back_notes([n for n in notes if n not in noted])

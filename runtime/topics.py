@@ -33,7 +33,7 @@ from taskmill.runtime.topic_table import (
     topic_specs,
 )
 
-__all__ = ["Drift", "Kind", "Topics", "check", "ensure", "partition_count"]
+__all__ = ["Drift", "Kind", "Topics", "check", "ensure", "partition_count", "staging"]
 
 DEFAULT_TIMEOUT_S = 10.0
 _POLL_S = 0.02
@@ -46,6 +46,11 @@ _SILENCE = frozenset(
         KafkaError.REQUEST_TIMED_OUT,
     }
 )
+
+
+def staging(topic: str) -> str:
+    """Where the copy of `topic` lies while the queue is migrated. No queue's name has a dot."""
+    return f"{topic}.migrating"
 
 
 class TopicAdmin:
@@ -175,11 +180,12 @@ def ensure(
 
     Safe beside other creators. A missing topic takes the partition count of the queue's existing
     ones rather than the settings'. Raises Unreachable at the deadline, ConfigError where existing
-    topics disagree on their count.
+    topics disagree on their count, or one is missing because the queue is being migrated.
     """
     wanted = topic_specs(settings, queue, kinds)  # a wrong name is told before any broker is asked
     admin = TopicAdmin(settings, timeout_s, clock)
     cluster = admin.metadata()
+    _refuse_half_migrated(settings, queue, cluster)
     counts = {
         spec.name: len(cluster.topics[spec.name].partitions)
         for spec in topic_specs(settings, queue, CO_PARTITIONED)
@@ -197,6 +203,18 @@ def ensure(
     created = admin.create(missing, len(cluster.brokers)) if missing else []
     admin.wait_until_led(spec.name for spec in wanted)
     return created
+
+
+def _refuse_half_migrated(settings: Settings, queue: str, cluster: ClusterMetadata) -> None:
+    """A topic that is missing beside its copy is about to be filled from that: an empty one in its
+    place would have forgotten what is done."""
+    for spec in topic_specs(settings, queue, CO_PARTITIONED):
+        copy = cluster.topics.get(staging(spec.name))
+        if copy is not None and spec.name not in cluster.topics:
+            raise ConfigError(
+                f"queue {queue!r} is being migrated ({spec.name} is still to be made): finish "
+                f"`taskmill topics migrate -q {queue} --partitions {len(copy.partitions)}`"
+            )
 
 
 def check(

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import multiprocessing
+import os
 import signal
-from multiprocessing.connection import Connection
+import threading
+from multiprocessing.connection import Connection, wait
+from types import FrameType
 
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, Prepared, definitions_by_name
@@ -13,16 +17,36 @@ from taskmill.consumer.record import Outcome, Record
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK
 
+#: Whoever tells the worker to stop may tell its whole process group. A child is started with them
+#: blocked, until it has handlers.
+ORDERLY = frozenset({signal.SIGTERM, signal.SIGINT})
+
 
 def child_main(connection: Connection, target: str, max_result_bytes: int) -> None:
     """Serve attempts from `connection` until it closes; one event loop for the child's life."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # A handler, not SIG_IGN: processes that tasks start would inherit that.
+    for number in ORDERLY:
+        signal.signal(number, _left_to_the_worker)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERLY)
+    # Not the loop's: a task may hold that for as long as it likes.
+    threading.Thread(target=_end_with_the_worker, name="taskmill-parent", daemon=True).start()
     module, _, attribute = target.partition(":")
     app: AppLike = getattr(importlib.import_module(module), attribute)
     attempts = Attempts(definitions_by_name(app.tasks), SYSTEM_CLOCK, Hooks(()), max_result_bytes)
     with asyncio.Runner() as runner:
         runner.run(_serve(connection, attempts, app))
+
+
+def _left_to_the_worker(number: int, frame: FrameType | None) -> None:
+    """The worker drains: what runs here may end, and then the worker ends this process."""
+
+
+def _end_with_the_worker() -> None:
+    """End this process, whatever it runs, when the worker is gone: nobody waits for it."""
+    worker = multiprocessing.parent_process()
+    assert worker is not None, "a child is started by multiprocessing"
+    wait([worker.sentinel])
+    os._exit(1)
 
 
 async def _serve(connection: Connection, attempts: Attempts, app: AppLike) -> None:

@@ -1,20 +1,22 @@
 """Handlers declared `isolate="process"`: each slot is a thread that feeds one child process.
 
 A child that dies takes its one attempt with it and nothing else: the attempt fails as
-`ProcessDied`, the slot gets a new child. Children ignore SIGINT (Ctrl-C reaches the whole group;
-draining is the parent's to decide) and end when the parent's pipe closes.
+`ProcessDied`, the slot gets a new child. Children ignore SIGINT and SIGTERM (both may reach the
+whole group; draining is the parent's to decide), and end with the parent, however it ends.
 """
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import signal
 from collections.abc import Sequence
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from taskmill.consumer.attempt import Attempts, Prepared
-from taskmill.consumer.executors.child import child_main
+from taskmill.consumer.executors.child import ORDERLY, child_main
 from taskmill.consumer.executors.loop import Sink
 from taskmill.consumer.executors.threads import ThreadExecutor
 from taskmill.consumer.record import Lease, Outcome, Record
@@ -49,6 +51,11 @@ class ProcessExecutor(ThreadExecutor):
         self._spec = spec
         self._slots = [_Slot() for _ in range(size)]
 
+    def start(self) -> None:
+        super().start()
+        # At exit multiprocessing sends SIGTERM, which they ignore, and waits for them: be first.
+        atexit.register(self._kill)
+
     def cancel(self, leases: Sequence[Lease]) -> None:
         """Kill the children that run for ended leases; their outcomes are dropped."""
         for slot in self._slots:
@@ -58,16 +65,16 @@ class ProcessExecutor(ThreadExecutor):
 
     def stop(self, timeout_s: float) -> int:
         left = super().stop(timeout_s)
-        for slot in self._slots:
-            if slot.connection is not None:
-                slot.connection.close()
-            if slot.process is not None:
-                slot.process.terminate()
-                slot.process.join(1.0)
-                if slot.process.is_alive():
-                    slot.process.kill()
-                    slot.process.join()
+        for process in self._kill():
+            process.join()
         return left
+
+    def _kill(self) -> list[Any]:
+        """Kill all children; returns them. A slot's own thread may bury its child meanwhile."""
+        children = [process for slot in self._slots if (process := slot.process) is not None]
+        for process in children:
+            process.kill()
+        return children
 
     def _run(self, index: int, attempt: Prepared) -> Outcome:
         slot = self._slots[index]
@@ -89,18 +96,28 @@ class ProcessExecutor(ThreadExecutor):
 
     def _spawn(self, slot: _Slot) -> None:
         ours, theirs = _SPAWN.Pipe()
-        slot.process = _SPAWN.Process(
+        process = _SPAWN.Process(
             target=child_main, args=(theirs, *self._spec), name="taskmill-child", daemon=True
         )
-        slot.process.start()
+        # Else it is started with the first child, and unblocks these signals.
+        resource_tracker.ensure_running()
+        blocked_before = signal.pthread_sigmask(signal.SIG_BLOCK, ORDERLY)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
         theirs.close()
-        slot.connection = ours
+        # Not before it runs: others kill what they find here.
+        slot.process, slot.connection = process, ours
 
     def _bury(self, slot: _Slot) -> ProcessDied:
         assert slot.connection is not None, "only a connected child can be lost"
+        process = slot.process
         slot.connection.close()
-        slot.process.join()
-        code = slot.process.exitcode
+        process.join()
+        code: int | None = process.exitcode
         slot.connection = slot.process = None
+        if code is None:  # the system tells it once, and stop() waits for the child too
+            return ProcessDied("the process that ran the handler ended with its worker")
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         return ProcessDied(f"the process that ran the handler ended with {how}")

@@ -37,7 +37,9 @@ COMMANDS: dict[str, Entry] = {
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
     "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
-    "topics": Entry("taskmill.cli.topics:topics", "Create and check the topics of queues."),
+    "topics": Entry(
+        "taskmill.cli.topics:topics", "Create, check and migrate the topics of queues."
+    ),
     "worker": Entry("taskmill.cli.worker:worker", "Run the tasks of an App."),
 }
 

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from support.migrations import Command, Goer, Scene, migrate
+from taskmill.consumer.migrate_admin import MigrationAdmin
+from taskmill.consumer.migrate_steps import MOVED
+from taskmill.runtime.errors import ConfigError
+from taskmill.runtime.topics import Kind, Topics, ensure
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -71,3 +77,33 @@ def test_what_a_producer_got_acknowledged_meanwhile_is_not_lost(
     assert len(goer.acked) + goer.refused.total() == goer.sent
     scene.waiting += goer.acked
     scene.goes_on(new)
+
+
+@pytest.mark.parametrize("kind", MOVED)
+def test_stopped_between_a_topics_deletion_and_its_making_nobody_makes_an_empty_one(
+    half: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
+    scene = half(2, many=30)
+    gone = Topics(scene.settings.prefix, "default").name(kind)
+    make = MigrationAdmin.make
+
+    def stop_before(self: MigrationAdmin, topic: str, *rest: Any) -> None:
+        if topic == gone:
+            raise KeyboardInterrupt
+        make(self, topic, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MigrationAdmin, "make", stop_before)
+        stopped = migrate(scene.settings, "--partitions", "3", "--yes")
+    assert stopped.exit_code == 130, stopped.output
+    finish = "finish `taskmill topics migrate -q default --partitions 3`"
+    line = f"queue 'default' is being migrated ({gone} is still to be made): {finish}"
+    with scene.worker() as worker:
+        assert worker.wait() == 2
+        assert worker.lines[-1] == f"taskmill: {line}"
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        ensure(scene.settings, "default")
+    assert gone not in scene.topics()
+    gone_on = migrate(scene.settings, "--partitions", "3", "--yes")
+    assert gone_on.exit_code == 0, gone_on.stderr
+    scene.goes_on(3)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from support.outcomes import Body, Counted, a_record, add, bench, wait_for
+from support.outcomes import Body, Counted, a_record, add, bench, effects, wait_for
 from support.postgres import Postgres
 from taskmill import Context
 from taskmill.consumer.outcomes_pool import settled
@@ -25,10 +25,6 @@ pytestmark = [pytest.mark.postgres, pytest.mark.timeout(60)]
 @pytest.fixture(params=["async", "thread"])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def effects(postgres: Postgres, url: str) -> list[tuple[Any, ...]]:
-    return postgres.query("SELECT id, n FROM effects ORDER BY id, n", url)
 
 
 def raising(error: BaseException) -> Body:
@@ -49,20 +45,6 @@ def test_what_was_done_is_said_again_and_not_done_again(
     assert (first.status, first.result, body.runs) == (Status.SUCCEEDED, b"1", 1)
     assert again._replace(record=first.record, duration=first.duration) == first
     assert effects(postgres, url) == [("a", 1)]
-
-
-def test_the_connection_is_of_the_handlers_kind_and_only_lent(url: str, kind: str) -> None:
-    kept: list[Context] = []
-
-    async def body(ctx: Context) -> str:
-        kept.append(ctx)
-        return type(ctx.connection).__name__
-
-    with bench(url, kind, body) as one:
-        result = one.run(a_record()).result
-    assert result == {"async": b'"AsyncConnection"', "thread": b'"Connection"'}[kind]
-    with pytest.raises(AttributeError, match=r'effects="postgresql"'):
-        _ = kept[0].connection
 
 
 def test_a_failure_undoes_what_the_handler_did_and_is_kept_word_for_word(
@@ -284,50 +266,6 @@ def test_at_serializable_conflicts_with_a_twin_are_run_again_too(
     assert len(effects(postgres, url)) == 20
 
 
-@pytest.mark.parametrize("how", ["COMMIT", "ROLLBACK", "commit()", "swallowed"])
-def test_a_handler_that_ends_or_breaks_its_transaction_has_failed(
-    postgres: Postgres, url: str, kind: str, how: str
-) -> None:
-    async def body(ctx: Context) -> None:
-        if how == "commit()":
-            await settled(ctx.connection.commit())
-        elif how == "swallowed":
-            try:
-                await settled(ctx.connection.execute("SELECT 1/0"))
-            except psycopg.errors.DivisionByZero:
-                return
-        else:
-            await settled(ctx.connection.execute(how))
-
-    with bench(url, kind, body) as one:
-        outcome = one.run(a_record())
-        assert one.run(a_record()).failure == outcome.failure
-    assert outcome.status is Status.DEAD
-    assert outcome.failure is not None
-    words = "forbidden" if how == "commit()" else "ctx.connection.transaction()"
-    assert words in outcome.failure.error.message
-
-
-def test_a_savepoint_lets_a_handler_go_on_after_an_error(
-    postgres: Postgres, url: str, kind: str
-) -> None:
-    from taskmill.consumer.outcomes_pool import entered
-
-    async def body(ctx: Context) -> str:
-        await add(ctx)
-        try:
-            async with entered(ctx.connection.transaction()):
-                await add(ctx, 2)
-                await settled(ctx.connection.execute("SELECT 1/0"))
-        except psycopg.errors.DivisionByZero:
-            return "went on"
-        return "never"
-
-    with bench(url, kind, body) as one:
-        assert one.run(a_record()).result == b'"went on"'
-    assert effects(postgres, url) == [("a", 1)]
-
-
 def test_a_constraint_that_fails_at_the_commit_is_the_tasks_failure(
     postgres: Postgres, url: str, kind: str
 ) -> None:
@@ -343,19 +281,6 @@ def test_a_constraint_that_fails_at_the_commit_is_the_tasks_failure(
     assert outcome.failure is not None
     assert outcome.failure.error.type == "psycopg.errors.UniqueViolation"
     assert effects(postgres, url) == [("other", 1)]
-
-
-def test_handlers_do_not_see_each_others_session_settings(url: str, kind: str) -> None:
-    async def body(ctx: Context) -> Any:
-        cursor = await settled(ctx.connection.execute("SHOW search_path"))
-        (path,) = await settled(cursor.fetchone())
-        await settled(ctx.connection.execute("SET search_path = elsewhere, pg_temp"))
-        ctx.connection.row_factory = psycopg.rows.dict_row
-        return path
-
-    with bench(url, kind, body) as one:
-        paths = {one.run(a_record(f"t{n}")).result for n in range(3)}
-    assert paths == {b'"\\"$user\\", public"'}
 
 
 def test_a_connection_that_was_cut_costs_a_try_and_not_the_task(

@@ -67,6 +67,57 @@ def test_a_role_that_may_not_make_the_table_is_told_the_sql(postgres: Postgres, 
     postgres.query("DROP ROLE weak")
 
 
+@pytest.mark.parametrize("how", ["no right to it", "no such schema"])
+def test_a_role_without_a_schema_is_told_the_sql_and_where(
+    postgres: Postgres, url: str, how: str
+) -> None:
+    role = url.rpartition("/")[2]  # its own, as the database
+    schema = "public" if how == "no right to it" else "shop"
+    postgres.query(f"CREATE ROLE {role} LOGIN")
+    postgres.query("REVOKE ALL ON SCHEMA public FROM PUBLIC", url)
+    weak = f"{url.replace('postgres@', role + '@')}?options=-c%20search_path%3D{schema}"
+    one = Bench(weak, "async", Counted())
+    with pytest.raises(ConfigError) as told:
+        one.outcomes.start(lambda: False)
+    where, _, sql = str(told.value).partition(":\nCREATE")
+    assert where == (
+        "PostgreSQL at TASKMILL_OUTCOMES_URL: no schema has been selected to create in; let its "
+        f'owner run, in a schema of search_path {schema} that "{role}" has USAGE of'
+    )
+    # Its owner does what it was told: from then on it works.
+    postgres.query(
+        f"CREATE SCHEMA IF NOT EXISTS {schema}; GRANT USAGE ON SCHEMA {schema} TO {role};"
+        f"SET search_path = {schema}; CREATE{sql}",
+        url,
+    )
+    assert one.outcomes.start(lambda: False)
+    one.close()
+    postgres.query(f"DROP OWNED BY {role}", url)
+    postgres.query(f"DROP ROLE {role}")
+
+
+@pytest.mark.parametrize("table", ["missing", "there"])
+def test_a_standby_is_waited_on_until_it_is_the_primary(
+    postgres: Postgres, url: str, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    if table == "there":
+        with bench(url, "async", Counted()):
+            pass
+    name = url.rpartition("/")[2]
+    # What a session on a standby gets too: read-only transactions, and the same SQLSTATE.
+    postgres.query(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    one = Bench(url, "async", Counted())
+    started: list[bool] = []
+    thread = threading.Thread(target=lambda: started.append(one.outcomes.start(lambda: False)))
+    thread.start()
+    wait_for(lambda: "read-only transaction; waiting for it" in caplog.text)
+    assert started == []
+    postgres.query(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+    thread.join(20)
+    assert started == [True]
+    one.close()
+
+
 def test_a_table_of_another_form_is_refused(postgres: Postgres, url: str) -> None:
     postgres.query("CREATE TABLE taskmill_outcomes (id text)", url)
     one = Bench(url, "async", Counted())

@@ -144,6 +144,17 @@ def gated_thread(ctx: Context) -> int:
     return os.getpid()
 
 
+@app.task(isolate="process")
+def gated_process(ctx: Context, spin: bool = False) -> int:
+    """As `gated`, in a process; it never ends if it is to `spin`."""
+    with socket.create_connection(("127.0.0.1", int(os.environ["JOBS_GATE"]))) as connection:
+        connection.sendall(f"{ctx.id}\n".encode())
+        assert connection.recv(3) == b"go\n"
+    while spin:
+        pass
+    return os.getppid()
+
+
 class Loud(Middleware):
     """Says each hook of the worker when it is called, if asked for (JOBS_LOUD)."""
 

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
+from support.postgres import Postgres
 from taskmill import App, Context
 from taskmill.consumer.attempt import Attempts, definitions_by_name
 from taskmill.consumer.outcomes import PostgresOutcomes
@@ -106,6 +107,11 @@ async def add(ctx: Context, n: int = 1) -> None:
     """One effect: a row of the table `effects`, named by the task's ID."""
     id = ctx.id.replace("\0", "")  # which text cannot hold
     await settled(ctx.connection.execute("INSERT INTO effects VALUES (%s, %s)", (id, n)))
+
+
+def effects(postgres: Postgres, url: str) -> list[tuple[Any, ...]]:
+    """The rows of the table `effects`."""
+    return postgres.query("SELECT id, n FROM effects ORDER BY id, n", url)
 
 
 class Counted:

@@ -6,8 +6,13 @@ import pytest
 from psycopg import OperationalError, errors
 
 from taskmill import App, Context
+from taskmill.consumer.outcomes_errors import (
+    DatabaseFailed,
+    is_conflict,
+    is_of_database,
+    is_worth_waiting,
+)
 from taskmill.consumer.outcomes_pool import connection_parameters
-from taskmill.consumer.outcomes_run import DatabaseFailed, is_conflict, is_of_database
 from taskmill.runtime.config import Settings, load_settings
 from taskmill.runtime.errors import ConfigError
 
@@ -97,3 +102,10 @@ def test_a_failure_counts_through_what_was_raised_from_it() -> None:
     one, two = ValueError(), ValueError()
     one.__cause__, two.__cause__ = two, one
     assert not is_of_database(one)
+
+
+def test_what_is_worth_waiting_for_at_the_start_is_what_may_pass() -> None:
+    for kind in (OperationalError, errors.ReadOnlySqlTransaction, errors.CannotConnectNow):
+        assert is_worth_waiting(kind("x")), kind
+    for kind in (errors.InsufficientPrivilege, errors.InvalidSchemaName, errors.UndefinedColumn):
+        assert not is_worth_waiting(kind("x")), kind

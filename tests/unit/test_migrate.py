@@ -20,11 +20,12 @@ from taskmill.consumer.migrate_place import (
     place_in_table,
     place_task,
 )
-from taskmill.consumer.migrate_steps import MOVED, first_wanted, staging
+from taskmill.consumer.migrate_steps import MOVED, first_wanted
 from taskmill.consumer.table import position_key
 from taskmill.runtime.config import NAME
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.topic_table import CO_PARTITIONED, Kind, Topics
+from taskmill.runtime.topics import staging
 from taskmill.schemas.codec import CODEC
 from taskmill.schemas.states import Status
 

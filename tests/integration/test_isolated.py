@@ -1,0 +1,119 @@
+"""Handlers in processes of their own, when their worker ends: in order, at once, with its group."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from support.oracle import Oracle
+from support.workers import Gate, WorkerProcess
+from taskmill.runtime.config import Settings
+from taskmill.runtime.topics import ensure
+
+pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
+
+PARTITIONS = 2
+#: Every Python imports it when it starts: here a child reports, and waits, before it does anything.
+HELD_AT_ITS_START = """
+import os, socket, sys
+if "--multiprocessing-fork" in sys.orig_argv:
+    with socket.create_connection(("127.0.0.1", int(os.environ["JOBS_GATE"]))) as connection:
+        connection.sendall(b"starting\\n")
+        connection.recv(3)
+"""
+
+
+class Scene:
+    """A queue, a gate, and a worker whose children never outlive the test."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings, self._folder = settings, folder
+        ensure(settings, "default")
+        self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
+        self.gate = Gate()
+        self._workers: list[WorkerProcess] = []
+
+    def start(self, *options: str) -> WorkerProcess:
+        worker = WorkerProcess(self._settings, self._folder, *options, env=self.gate.env)
+        self._workers.append(worker)
+        return worker.wait_ready(PARTITIONS)
+
+    def start_spinning(self, *options: str) -> WorkerProcess:
+        worker = self.start(*options)
+        self.oracle.put_tasks(["spins"], "gated_process", {"spin": True})
+        self.gate.wait_begun("spins")
+        self.gate.open()
+        return worker
+
+    def close(self) -> None:
+        self.gate.close()
+        for worker in self._workers:
+            with suppress(ProcessLookupError):
+                os.killpg(worker.pid, signal.SIGKILL)
+            worker.kill()
+            print(f"--- worker {worker.pid}\n{worker.log}")
+
+
+@pytest.fixture
+def scene(settings: Settings, tmp_path: Path) -> Iterator[Scene]:
+    one = Scene(settings, tmp_path)
+    yield one
+    one.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_the_whole_group_lets_an_isolated_handler_end(
+    scene: Scene, number: signal.Signals
+) -> None:
+    worker = scene.start()
+    scene.oracle.put_tasks(["one"], "gated_process")
+    scene.gate.wait_begun("one")
+    os.killpg(worker.pid, number)
+    worker.wait_for("draining")
+    scene.gate.open()
+    assert worker.wait() == 0, worker.log
+    assert scene.oracle.wait_state("one")["status"] == "succeeded"
+
+
+def test_a_signal_to_the_group_spares_a_child_that_is_only_starting(
+    scene: Scene, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(HELD_AT_ITS_START)
+    worker = scene.start()
+    scene.oracle.put_tasks(["one"], "in_process")
+    scene.gate.wait_begun("starting")
+    os.killpg(worker.pid, signal.SIGTERM)
+    worker.wait_for("draining")
+    scene.gate.open()
+    assert worker.wait() == 0, worker.log
+    assert scene.oracle.wait_state("one")["status"] == "succeeded"
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("sudden", [signal.SIGKILL, signal.SIGTERM])
+def test_a_handler_that_never_ends_does_not_outlive_its_workers_sudden_end(
+    scene: Scene, sudden: signal.Signals
+) -> None:
+    worker = scene.start_spinning()
+    if sudden is signal.SIGTERM:  # the second one
+        worker.signal(signal.SIGTERM)
+        worker.wait_for("draining")
+    worker.signal(sudden)
+    # Its child holds the other end of the log's pipe.
+    worker.wait_over(10)
+
+
+def test_at_the_drain_timeout_an_isolated_handler_is_killed_and_its_worker_ends_in_order(
+    scene: Scene,
+) -> None:
+    worker = scene.start_spinning("--drain-timeout", "0s")
+    assert worker.terminate(15) == 1, worker.log
+    worker.wait_over(10)
+    assert "not drained in time" in worker.log
+    assert "Traceback" not in worker.log
+    assert not [s for s in scene.oracle.states().get(b"spins", []) if s["status"] != "running"]
