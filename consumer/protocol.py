@@ -39,7 +39,7 @@ from taskmill.consumer.intake import CRASH_LIMIT, Intake
 from taskmill.consumer.part import Limits, Part, Phase
 from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.table import Entry
-from taskmill.consumer.transaction import Expired, Fence, Transaction, is_committed, is_noted
+from taskmill.consumer.transaction import Expired, Fence, Transaction, is_committed
 from taskmill.consumer.window import Window
 
 __all__ = ["Assignment", "Fence", "Limits", "Phase", "Protocol", "Transaction"]
@@ -178,17 +178,17 @@ class Protocol(Intake):
             return []
         (unknown, notes), part.unknown = part.unknown, None
         all_done = is_committed(unknown, entries)
-        # A last owner that let go in order may have left the same mark: ours says "at work" too.
-        noted = [n for n in notes if n.gates and unclean and (all_done or is_noted(n, entries))]
-        # Of other notes it does not matter: they say nothing new.
-        part.put_back_notes([n for n in notes if n not in noted])
+        # Noted again, whatever the table shows: such a mark may be another owner's, who has started
+        # the record (we may have lost the partition unheard), and a gate opens only behind a
+        # transaction that our own fence let pass.
+        part.put_back_notes(notes)
         # Where no mark tells, the offset may: a transaction without marks moved it alone.
         done = [o for o in unknown if all_done or o.record.offset < committed]
         self.counts.recovered += len(done)
         self.recovered += done
         self._settle(part, done)
         self._put_back(part, [o for o in unknown if not all_done and o.record.offset >= committed])
-        return self._noted(part, noted) + self._claimed(part, dirty=unclean)
+        return self._claimed(part, dirty=unclean)
 
     def unreadable(self, lease: Lease) -> None:
         """The table of `lease`'s partition cannot be read: it is to be restored before more is
@@ -207,9 +207,8 @@ class Protocol(Intake):
         part = self._parts.get(lease.partition)
         if part is None or part.lease is not lease or part.unknown is None:
             return []
-        outcomes, notes = part.unknown
-        marked = [o.record for o in outcomes if o.status is not None]
-        return [r.mark_key for r in (*marked, *(n.record for n in notes))]
+        outcomes, _ = part.unknown
+        return [o.record.mark_key for o in outcomes if o.status is not None]
 
     # ---- transactions ---------------------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from taskmill.consumer.record import Lease, Note, Outcome
 from taskmill.consumer.table import Entry
-from taskmill.schemas.states import Status
 
 
 class Fence(NamedTuple):
@@ -57,14 +56,3 @@ def is_committed(outcomes: list[Outcome], entries: Mapping[bytes, Entry]) -> boo
         ours, found = (record.generation, record.seq), (entry.generation, entry.seq)
         return found == ours and entry.status is outcome.status
     return False
-
-
-def is_noted(note: Note, entries: Mapping[bytes, Entry]) -> bool:
-    """Whether the table holds `note`, which gates its record: by whomever it was written."""
-    entry = entries.get(note.record.mark_key)
-    return (
-        entry is not None
-        and entry.status is Status.RUNNING
-        and (entry.generation, entry.seq, entry.deliveries)
-        == (note.record.generation, note.record.seq, note.deliveries)
-    )

@@ -88,8 +88,12 @@ class ProcessExecutor(ThreadExecutor):
             while isinstance(answer := slot.connection.recv(), bytes):
                 self._attempts.keep(record, attempt.started_at, answer)
             outcome: Outcome = answer
-        except (EOFError, OSError):
-            return self._attempts.fail(attempt, self._bury(slot))
+        except (EOFError, OSError) as error:
+            if slot.connection is None:
+                died = ProcessDied(f"no process could be started for the handler: {error}")
+            else:
+                died = self._bury(slot)
+            return self._attempts.fail(attempt, died)
         finally:
             slot.record = None
         return self._attempts.observe(attempt, outcome._replace(record=record))
@@ -119,5 +123,13 @@ class ProcessExecutor(ThreadExecutor):
         slot.connection = slot.process = None
         if code is None:  # the system tells it once, and stop() waits for the child too
             return ProcessDied("the process that ran the handler ended with its worker")
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        how = f"signal {_name(-code)}" if code < 0 else f"exit code {code}"
         return ProcessDied(f"the process that ran the handler ended with {how}")
+
+
+def _name(number: int) -> str:
+    """The name of a signal; most of the real-time ones have none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)

@@ -204,7 +204,11 @@ class Oracle:
 
     def crashed(self, worker: Worker, record: Record) -> None:
         """Its worker ends without a word while a handler runs for `record`."""
-        if not self.is_stale(record.lease, worker.tenures[record.lease]):
+        if self.is_stale(record.lease, worker.tenures[record.lease]):
+            return
+        # In a classic rebalance a partition is let go and taken back while its handlers run on; an
+        # end in between is not told from one in order.
+        if self._world.coordinator.says_at_work(record.lease.partition):
             self._crashes[record.mark_key, record.generation, record.seq] += 1
 
     def opened(self, worker: Worker) -> None:

@@ -94,3 +94,10 @@ def test_an_exit_without_a_stop_does_not_wait_for_a_child() -> None:
         file.write(textwrap.dedent(script))
     ended = subprocess.run([sys.executable, "script.py"], capture_output=True, timeout=60)
     assert ended.returncode == 3, ended.stderr.decode()
+
+
+def test_a_signal_that_has_no_name_is_told_by_its_number(executor: ProcessExecutor) -> None:
+    (slot,) = executor._slots
+    child = slot.process = slot.connection = Child(slot)  # type: ignore[assignment]
+    child.exitcode = -40  # type: ignore[attr-defined]
+    assert str(executor._bury(slot)) == "the process that ran the handler ended with signal 40"
