@@ -142,7 +142,8 @@ class Coordinator:
     def says_at_work(self, partition: int) -> bool:
         """What the stable offset says, to whoever waits for the markers that are due."""
         for transaction in self.current.values():
-            if transaction.decision and partition in transaction.offsets:
+            due = transaction.decision and not transaction.offsets_marked
+            if due and partition in transaction.offsets:
                 return all(partition not in part.work.released for part in transaction.parts)
         return partition in self.at_work
 
