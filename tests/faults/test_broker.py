@@ -19,76 +19,65 @@ OUTAGE_RATE = 20.0
 LONGEST_PAUSE_S = 8
 
 
-@pytest.fixture(scope="module")
-def mortal() -> Iterator[PrivateBroker]:
-    """The module's own broker."""
-    broker = PrivateBroker()
+def staged(
+    broker: PrivateBroker, folders: pytest.TempPathFactory
+) -> Iterator[tuple[PrivateBroker, Stage]]:
+    """`broker`, started, and a stage on it; for a fixture."""
     broker.start()
-    yield broker
+    stage = Stage(make_scenes(broker.bootstrap, "t", folders))
+    yield broker, stage
+    stage.close()
     broker.remove()
 
 
 @pytest.fixture(scope="module")
-def stage_of_mortal(
-    mortal: PrivateBroker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    made = Stage(make_scenes(mortal.bootstrap, "t", tmp_path_factory))
-    yield made
-    made.close()
+def mortal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PrivateBroker, Stage]]:
+    """The module's own broker, and its stage."""
+    yield from staged(PrivateBroker(), tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def lasting() -> Iterator[PrivateBroker]:
-    """The module's other broker, whose session outlasts every pause: a lone broker that is fenced
-    and comes back loses a transaction's marker now and then (Kafka 4.4: 2 of 130 points), and then
-    readers of that partition wait until an operator ends it."""
-    broker = PrivateBroker(session_ms=2_000 * LONGEST_PAUSE_S)
-    broker.start()
-    yield broker
-    broker.remove()
-
-
-@pytest.fixture(scope="module")
-def stage_of_lasting(
-    lasting: PrivateBroker, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Stage]:
-    made = Stage(make_scenes(lasting.bootstrap, "t", tmp_path_factory))
-    yield made
-    made.close()
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[PrivateBroker, Stage]]:
+    """The same, with a session that outlasts every pause: a lone broker that is fenced and comes
+    back loses a transaction's marker now and then (Kafka 4.4: 2 of 130 points), and then readers
+    of that partition wait until an operator ends it."""
+    yield from staged(PrivateBroker(session_ms=2_000 * LONGEST_PAUSE_S), tmp_path_factory)
 
 
 @pytest.mark.proof("broker killed and started again under load")
 def test_all_goes_on_after_a_broker_was_killed_under_load(
-    mortal: PrivateBroker, stage_of_mortal: Stage, seed: int
+    mortal: tuple[PrivateBroker, Stage], seed: int
 ) -> None:
-    with stage_of_mortal.point("classic" if seed % 2 else "consumer", seed) as scene:
+    broker, stage = mortal
+    with stage.point("classic" if seed % 2 else "consumer", seed) as scene:
         scene.keep(2)
         scene.load()
         scene.somewhere()
         # What an outage piles up, however long a start takes, is not what is measured afterwards.
         scene.flow.run(OUTAGE_RATE)
         with scene.cut_off():
-            mortal.kill()
+            broker.kill()
             if scene.dice.random() < 0.3:
                 scene.kill(scene.any_worker())
                 scene.keep(2)
             time.sleep(scene.dice.uniform(0, 2))
-            mortal.start()
+            broker.start()
         print(f"drained {scene.heal_and_drain():.1f} s after the broker was back")
 
 
 @pytest.mark.proof("broker that stands still under load")
 def test_all_goes_on_after_a_broker_stood_still_under_load(
-    lasting: PrivateBroker, stage_of_lasting: Stage, seed: int
+    lasting: tuple[PrivateBroker, Stage], seed: int
 ) -> None:
-    with stage_of_lasting.point("classic" if seed % 2 else "consumer", seed) as scene:
+    broker, stage = lasting
+    with stage.point("classic" if seed % 2 else "consumer", seed) as scene:
         scene.keep(2)
         scene.load()
         scene.somewhere()
         # What an outage piles up, however long a start takes, is not what is measured afterwards.
         scene.flow.run(OUTAGE_RATE)
         with scene.cut_off():
-            lasting.pause()
+            broker.pause()
             time.sleep(scene.dice.uniform(0.5, LONGEST_PAUSE_S))
-            lasting.resume()
+            broker.resume()
         print(f"drained {scene.heal_and_drain():.1f} s after the broker went on")

@@ -9,30 +9,25 @@ from pathlib import Path
 
 import pytest
 
-from support.oracle import Oracle, is_ended
+from support.oracle import is_ended
+from support.queues import Queue
 from support.workers import Gate, WorkerProcess, runs
 from taskmill.runtime.config import Settings
-from taskmill.runtime.topics import ensure
 
 pytestmark = pytest.mark.kafka
 
 PARTITIONS = 2
 
 
-class Scene:
+class Scene(Queue):
     """A queue, a gate, and workers."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self._settings, self.folder = settings, folder
-        ensure(settings, "default")
-        self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
+        super().__init__(settings, folder)
         self.gate = Gate()
-        self._workers: list[WorkerProcess] = []
 
     def start(self, *options: str) -> WorkerProcess:
-        worker = WorkerProcess(self._settings, self.folder, *options, env=self.gate.env)
-        self._workers.append(worker)
-        return worker
+        return self.add(*options, env=self.gate.env)
 
     def start_with_running(self, *ids: str, options: tuple[str, ...] = ()) -> WorkerProcess:
         worker = self.start(*options).wait_ready(PARTITIONS)
@@ -42,16 +37,13 @@ class Scene:
 
     def close(self) -> None:
         self.gate.close()
-        for worker in self._workers:
-            worker.kill()
-            print(f"--- worker {worker.pid}\n{worker.log}")
+        super().close()
 
 
 @pytest.fixture
 def scene(settings: Settings, tmp_path: Path) -> Iterator[Scene]:
-    one = Scene(settings, tmp_path)
-    yield one
-    one.close()
+    with Scene(settings, tmp_path) as one:
+        yield one
 
 
 def test_sigterm_lets_what_runs_end_commits_it_and_takes_nothing_new(scene: Scene) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from support.oracle import Oracle
+from support.queues import Queue
 from support.workers import Gate, WorkerProcess
 from taskmill.runtime.config import Settings
-from taskmill.runtime.topics import ensure
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(90)]
 
@@ -28,20 +27,15 @@ if "--multiprocessing-fork" in sys.orig_argv:
 """
 
 
-class Scene:
+class Scene(Queue):
     """A queue, a gate, and a worker whose children never outlive the test."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self._settings, self._folder = settings, folder
-        ensure(settings, "default")
-        self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
+        super().__init__(settings, folder)
         self.gate = Gate()
-        self._workers: list[WorkerProcess] = []
 
     def start(self, *options: str) -> WorkerProcess:
-        worker = WorkerProcess(self._settings, self._folder, *options, env=self.gate.env)
-        self._workers.append(worker)
-        return worker.wait_ready(PARTITIONS)
+        return self.add(*options, env=self.gate.env).wait_ready(PARTITIONS)
 
     def start_spinning(self, *options: str) -> WorkerProcess:
         worker = self.start(*options)
@@ -52,18 +46,16 @@ class Scene:
 
     def close(self) -> None:
         self.gate.close()
-        for worker in self._workers:
+        for worker in self.workers:
             with suppress(ProcessLookupError):
                 os.killpg(worker.pid, signal.SIGKILL)
-            worker.kill()
-            print(f"--- worker {worker.pid}\n{worker.log}")
+        super().close()
 
 
 @pytest.fixture
 def scene(settings: Settings, tmp_path: Path) -> Iterator[Scene]:
-    one = Scene(settings, tmp_path)
-    yield one
-    one.close()
+    with Scene(settings, tmp_path) as one:
+        yield one
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

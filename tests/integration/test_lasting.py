@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from support.oracle import Oracle
+from support.queues import Queue
 from support.wire import read_task
 from support.witness import Witness
 from support.workers import WorkerProcess, runs
 from taskmill.runtime.config import Settings
-from taskmill.runtime.topics import ensure
 from taskmill.schemas.states import Status, check_transition
 
 pytestmark = pytest.mark.kafka
@@ -24,21 +24,16 @@ pytestmark = pytest.mark.kafka
 LASTING = "support.lasting:app"
 
 
-class Scene:
+class Scene(Queue):
     """A queue, a witness of its states, and workers of the lasting App."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.settings, self.folder = settings, folder
-        ensure(settings, "default")
-        self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
+        super().__init__(settings, folder)
         self.witness = Witness(self.oracle.bootstrap, [self.oracle.state])
-        self._workers: list[WorkerProcess] = []
 
     def start(self, *options: str, **changed: Any) -> WorkerProcess:
         settings = Settings(**{**self.settings.model_dump(), **changed})
-        options = ("-q", "default", *options)
-        self._workers.append(WorkerProcess(settings, self.folder, *options, target=LASTING))
-        return self._workers[-1]
+        return self.add("-q", "default", *options, settings=settings, target=LASTING)
 
     def wait_running(self, id: str, **fields: Any) -> dict[str, Any]:
         """Wait for a running state of `id` with these fields."""
@@ -73,16 +68,13 @@ class Scene:
 
     def close(self) -> None:
         self.witness.close()
-        for worker in self._workers:
-            worker.kill()
-            print(f"--- worker {worker.pid}\n{worker.log}")
+        super().close()
 
 
 @pytest.fixture
 def scene(settings: Settings, tmp_path: Path) -> Iterator[Scene]:
-    one = Scene(settings, tmp_path)
-    yield one
-    one.close()
+    with Scene(settings, tmp_path) as one:
+        yield one
 
 
 def reasons(scene: Scene) -> dict[str, str]:

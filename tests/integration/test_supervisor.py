@@ -16,11 +16,11 @@ from confluent_kafka import IsolationLevel
 
 from support.brokers import free_port
 from support.oracle import Oracle, Put
+from support.queues import Queue
 from support.wire import task_value
 from support.witness import Witness
 from support.workers import JOBS, Gate, WorkerProcess
 from taskmill.runtime.config import Settings
-from taskmill.runtime.topics import ensure
 
 PARTITIONS = 4
 #: Known ones, and some that nobody has tried yet; an even one runs under KIP-848.
@@ -38,29 +38,16 @@ while Path("hold").exists():
 STANDSTILL_S = 0.3
 
 
-class Scene:
+class Scene(Queue):
     """A queue, a gate, and a supervisor of two workers."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        self.settings = Settings(**{**settings.model_dump(), "partitions": PARTITIONS})
-        ensure(self.settings, "default")
-        self._folder = folder
-        self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
+        super().__init__(Settings(**{**settings.model_dump(), "partitions": PARTITIONS}), folder)
         self.gate = Gate()
-        self._all: list[WorkerProcess] = []
 
     def start(self, *options: str, target: str = JOBS) -> WorkerProcess:
         """Two workers, both with partitions: the second has taken its half from the first."""
-        supervisor = WorkerProcess(
-            self.settings,
-            self._folder,
-            "--processes",
-            "2",
-            *options,
-            target=target,
-            env=self.gate.env,
-        )
-        self._all.append(supervisor)
+        supervisor = self.add("--processes", "2", *options, target=target, env=self.gate.env)
         for slot in (0, 1):
             supervisor.wait_for(rf"\[slot {slot}\] .*ready: \d partitions", timeout_s=60)
         return supervisor
@@ -73,16 +60,13 @@ class Scene:
 
     def close(self) -> None:
         self.gate.close()
-        for supervisor in self._all:
-            supervisor.kill()
-            print(f"--- supervisor {supervisor.pid}\n{supervisor.log}")
+        super().close()
 
 
 @pytest.fixture
 def scene(settings: Settings, tmp_path: Path) -> Iterator[Scene]:
-    one = Scene(settings, tmp_path)
-    yield one
-    one.close()
+    with Scene(settings, tmp_path) as one:
+        yield one
 
 
 def workers_of(supervisor: WorkerProcess) -> dict[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulation.bug import Bug
@@ -122,9 +122,9 @@ class PausedInNameOnly(Bug):
 
 
 class _ForgetsOffset(Protocol):
-    def restored(self, lease: Lease, committed: int, entries: Mapping[bytes, Entry]) -> None:
+    def restored(self, lease: Lease, committed: int, *args: Any, **named: Any) -> list[Record]:
         known = self.next_offset(lease.partition) is not None
-        super().restored(lease, 0 if known else committed, entries)
+        return super().restored(lease, 0 if known else committed, *args, **named)
 
 
 class UnmarkedIsUncommitted(Bug):

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from simulation.bugs import PLANTED, named
-from support.proof import LATEST, declared, seeds
+from support.proof import LATEST, Proof, declared, seeds
 
 pytest_plugins = ["pytester"]
 
@@ -23,10 +23,6 @@ def test_many(points, planted):
     points(5000, "0-4999")
     planted("caught", "simulation, seed 3")
     planted("not caught", "")
-
-@pytest.mark.proof("left out")  # a skip in a proof is a failure: this inner one shows that
-def test_skipped():
-    pytest.skip("shows nothing")
 
 def test_of_its_own():
     assert True
@@ -55,9 +51,8 @@ def test_a_proof_counts_points_failures_and_planted_bugs_of_each_name(
     assert ran.ret == pytest.ExitCode.TESTS_FAILED
     ran.stdout.fnmatch_lines(["many * 5,000 * 0 *", "not caught * NOBODY", "written to some.json"])
     record = json.loads((inner.path / "some.json").read_text())
-    assert [c["name"] for c in record["checks"]] == ["left out", "many", "odd seeds"]
-    skipped, many, odd = record["checks"]
-    assert (skipped["count"], skipped["failures"]) == (1, 1)
+    assert [c["name"] for c in record["checks"]] == ["many", "odd seeds"]
+    many, odd = record["checks"]
     assert (many["count"], many["failures"], many["seeds"]) == (5000, 0, ["0-4999"])
     assert odd["count"] == len(odd["seeds"]) == 10
     assert odd["seeds"][:8] == [1, 2, 3, 4, 5, 6, 7, 8]
@@ -68,13 +63,23 @@ def test_a_proof_counts_points_failures_and_planted_bugs_of_each_name(
     ]
 
 
+def test_what_was_left_out_has_shown_nothing(inner: pytest.Pytester) -> None:
+    (item,) = inner.getitems("import pytest\n@pytest.mark.proof('left out')\ndef test(): pass")
+    proof = Proof()
+    for when, outcome in (("setup", "passed"), ("call", "skipped"), ("teardown", "passed")):
+        proof.saw(item, pytest.TestReport(item.nodeid, item.location, {}, outcome, None, when))
+    check = proof.check("left out")
+    assert (check.count, check.failures) == (1, 1)
+    assert not proof.is_green()
+
+
 def test_a_bug_that_nobody_caught_fails_a_proof_in_which_every_test_passed(
     inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKMILL_TEST_PROOF", "1")
     monkeypatch.setenv("TASKMILL_TEST_PROOF_FILE", "some.json")
     ran = inner.runpytest_inprocess("-k", "many")
-    ran.assert_outcomes(passed=1, deselected=7 + 25)
+    ran.assert_outcomes(passed=1, deselected=30 + 1)
     assert ran.ret == pytest.ExitCode.TESTS_FAILED
 
 
@@ -107,7 +112,7 @@ def test_one_seed_is_replayed_where_it_is_named(
     inner: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TASKMILL_TEST_SEED", "17")
-    inner.runpytest_inprocess("-k", "odd").assert_outcomes(passed=1, deselected=3)
+    inner.runpytest_inprocess("-k", "odd").assert_outcomes(passed=1, deselected=2)
 
 
 def test_the_recorded_proof_has_every_check_and_every_planted_bug_and_is_green() -> None:

@@ -55,6 +55,7 @@ def test_a_planted_mistake_is_seen(name: str, planted: Callable[[str, str], None
         found = failure(schedule(seed, bug), bug)
         if found is not None:
             print(f"seed {seed}: {found.text}")
+            assert found.text.startswith("Violation: "), "the planted code itself is broken"
             planted(named(type(bug)), f"simulation, seed {seed}")
             return
     pytest.fail(f"{name} was not seen in {SEEDS_OF_A_BUG} schedules")
