@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Callable, Mapping
@@ -11,7 +12,14 @@ from pathlib import Path
 
 from taskmill.runtime.broker_jars import NotUsable, find_java, find_libs
 from taskmill.runtime.broker_record import JAVA, Cluster, Node, runs_as
-from taskmill.runtime.broker_settings import HEAP_MB, LOG4J2, process_settings, write_properties
+from taskmill.runtime.broker_settings import (
+    HEAP_MB,
+    LOG4J2,
+    LOG4J2_FENCE,
+    fence_settings,
+    process_settings,
+    write_properties,
+)
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.errors import TaskmillError
 
@@ -19,6 +27,16 @@ from taskmill.runtime.errors import TaskmillError
 _LOG_LIMIT_BYTES = 10 * 1024 * 1024
 _TAIL_LINES = 15
 _FORMAT_LIMIT_S = 60
+#: A controller alone is active within 2 s on an idle machine; then its session of 0.2 s ends.
+_FENCE_LIMIT_S = 30.0
+_FENCED_WITHIN_S = 2.0
+#: In the controller's log once the fence is committed. That it fences stands there before, but a
+#: controller that is ended then has not written it yet.
+_FENCED = re.compile(
+    r"Read-write operation (maybeFenceStaleBroker\(\d+\)).*Processed \1 ", re.DOTALL
+)
+#: Kafka's own note in its data that it ended in peace.
+_CLEAN_END = ".kafka_cleanshutdown"
 #: How often an ending process is looked at.
 _POLL_S = 0.02
 
@@ -68,10 +86,16 @@ class JavaNodes:
         (directory / "log4j2.properties").write_text(LOG4J2, encoding="utf-8")
         if not (directory / "data" / "meta.properties").exists():
             self._format(cluster, node)
+        elif len(cluster.nodes) == 1 and not (directory / "data" / _CLEAN_END).exists():
+            self._fence(cluster, node)
         log = cluster.log(node)
         if log.exists() and log.stat().st_size > _LOG_LIMIT_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        command = self._command(cluster, node, "kafka.Kafka", str(cluster.properties(node)))
+        pid = self._spawn(cluster, node, cluster.properties(node), log)
+        return replace(node, pid=pid)
+
+    def _spawn(self, cluster: Cluster, node: Node, properties: Path, log: Path) -> int:
+        command = self._command(cluster, node, "kafka.Kafka", str(properties))
         pid = os.posix_spawn(
             command[0],
             command,
@@ -86,7 +110,44 @@ class JavaNodes:
             setsigdef=[signal.SIGPIPE],
         )
         self._children.add(pid)
-        return replace(node, pid=pid)
+        return pid
+
+    def _fence(self, cluster: Cluster, node: Node) -> None:
+        """Let a lone broker that was killed be known as gone before it starts again.
+
+        Else its coordinator takes up its transactions, and then the broker is found dead and its
+        partitions lose their leader while the last markers are sent: Kafka 4.4 drops those.
+        """
+        directory = cluster.directory(node)
+        properties, log = directory / "fence.properties", directory / "fence.log"
+        write_properties(properties, fence_settings(cluster, node))
+        (directory / "log4j2.properties").write_text(LOG4J2 + LOG4J2_FENCE, encoding="utf-8")
+        log.write_text("", encoding="utf-8")
+        self._end_abandoned(directory / "fence.pid", properties)
+        alone = replace(node, pid=self._spawn(cluster, node, properties, log))
+        (directory / "fence.pid").write_text(str(alone.pid), encoding="ascii")
+        deadline = Deadline(_FENCE_LIMIT_S, self._clock)
+        active = False
+        while not deadline.over() and self.alive(cluster, alone):
+            told = log.read_text(encoding="utf-8", errors="replace")
+            if _FENCED.search(told):
+                break
+            if not active and "Performing controller activation" in told:
+                # One that was gone already is not fenced again.
+                active, deadline = True, Deadline(_FENCED_WITHIN_S, self._clock)
+            self._clock.sleep(_POLL_S)
+        self.ask_to_end(cluster, alone)
+        self.stop(cluster, alone, Deadline(_FENCE_LIMIT_S, self._clock))
+        (directory / "log4j2.properties").write_text(LOG4J2, encoding="utf-8")
+
+    def _end_abandoned(self, record: Path, properties: Path) -> None:
+        """End the controller that a start which was killed has left alone: it holds the data."""
+        pid = int(record.read_text(encoding="ascii") or 0) if record.exists() else 0
+        if not runs_as(pid or None, properties):
+            return
+        os.kill(pid, signal.SIGKILL)
+        while runs_as(pid, properties):
+            self._clock.sleep(_POLL_S)
 
     def ask_to_end(self, cluster: Cluster, node: Node) -> None:
         """SIGTERM."""

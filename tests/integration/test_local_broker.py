@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -143,6 +144,28 @@ def test_a_killed_broker_is_told_as_stale_and_starts_again_with_what_was_acknowl
     assert LocalBroker(broker.state_dir).status().stale
     assert broker.start() == address
     assert first_value(address, Topics(settings.prefix, "default").tasks) == b"acknowledged"
+
+
+def test_a_lone_broker_that_was_killed_is_fenced_before_it_starts_again(
+    private_broker: Callable[..., PrivateBroker],
+) -> None:
+    """Else the markers of its open transactions are lost (docs/hanging.md)."""
+    broker = private_broker()
+    told = broker_home(broker.state_dir) / "node-1" / "fence.log"
+    broker.restart()
+    assert not told.exists()  # it had signed off
+    broker.kill()
+    broker.start()
+    assert "Fencing broker 1" in told.read_text()
+    # A start that was killed in the midst of it has left its controller running, with the data.
+    broker.kill()
+    (node,) = LocalBroker(broker.state_dir).status().logs
+    properties = node.with_name("fence.properties")
+    stand_in = ["bash", "-c", "read", "kafka.Kafka", properties]
+    with subprocess.Popen(stand_in, stdin=subprocess.PIPE) as left:
+        node.with_name("fence.pid").write_text(str(left.pid))
+        broker.start()
+        assert left.wait(10) == -signal.SIGKILL
 
 
 def test_a_start_that_fails_shows_the_end_of_the_log_and_leaves_nothing_running(

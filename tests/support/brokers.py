@@ -15,7 +15,7 @@ from unittest.mock import patch
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from taskmill.runtime import broker_ports, broker_settings
+from taskmill.runtime import broker_ports
 from taskmill.runtime.broker_docker import IMAGE, DockerNodes, container_environment, container_name
 from taskmill.runtime.broker_record import HOST, JAVA, Cluster, Node
 from taskmill.runtime.local_broker import LocalBroker
@@ -67,13 +67,9 @@ def _container() -> Iterator[str]:
 
 
 class PrivateBroker:
-    """A broker of one test's own, to be killed and started again. Always a Java process.
+    """A broker of one test's own, to be killed and started again. Always a Java process."""
 
-    `session_ms`: it is fenced when it stands still for longer; killed, it starts that much later.
-    """
-
-    def __init__(self, nodes: int = 1, *, session_ms: int = broker_settings.SESSION_MS) -> None:
-        self._session_ms = session_ms
+    def __init__(self, nodes: int = 1) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="taskmill-private-"))
         self._broker = LocalBroker(self._folder, nodes=nodes, env=java_only(), say=print)
         self.bootstrap = ""
@@ -86,10 +82,7 @@ class PrivateBroker:
     def start(self) -> str:
         """Start it, or what of it does not run, wait until it answers; its bootstrap address."""
         # Not where every broker of the machine would be: dead, it would find its port taken.
-        with (
-            patch.object(broker_ports, "_USUAL_PORT", quiet_port()),
-            patch.object(broker_settings, "SESSION_MS", self._session_ms),
-        ):
+        with patch.object(broker_ports, "_USUAL_PORT", quiet_port()):
             status = self._broker.start()
         assert status.bootstrap is not None
         assert status.via == JAVA
