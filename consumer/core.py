@@ -26,6 +26,9 @@ from taskmill.schemas.states import Status
 #: So many entries of one table are looked at for what is over: 5 million take an hour and a half,
 #: of a window of days, and a millisecond of each second.
 SWEEP_EVERY_S, SWEEP_ENTRIES = 1.0, 1_000
+#: What must not wait while outcomes are gathered does so for this long at the most. Not woken by
+#: each outcome: that would take the interpreter from the handlers a thousand times a second.
+GATHER_STEP_S = 0.005
 
 
 class Core:
@@ -114,6 +117,15 @@ class Core:
                 item = self.outcomes.get_nowait()
         except Empty:
             return
+
+    def gather(self, until: float) -> None:
+        """Collect until `until` (monotonic seconds), as long as the next transaction may wait."""
+        while (left := until - self.clock.monotonic()) > 0:
+            with self.changed:
+                if not self.protocol.may_gather():
+                    return
+            self.clock.sleep(min(left, GATHER_STEP_S))
+            self.collect(0)
 
     def commit_marks(self, transaction: Transaction, reached: dict[int, int]) -> None:
         """`transaction` committed: its marks enter the tables, then the protocol is told."""

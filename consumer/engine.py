@@ -38,6 +38,10 @@ REBUILD_WELL_S = 60.0
 #: An aborted transaction is tried again after this long, doubling up to the maximum: whatever
 #: refused it (a rebalance, a leader that moves) needs a moment.
 REDO_S, REDO_MAX_S = 0.02, 2.0
+#: While more is under way than done, a transaction follows the last one after this. One costs the
+#: broker milliseconds of CPU, whatever is in it: 200 tasks/s of 50 ms, committed as fast as they
+#: could be, took 44 % of a core, not 24. A task alone, or the first after a pause, does not wait.
+GATHER_S = 0.05
 #: How long the commit thread waits for outcomes before it looks whether it should stop.
 LOOK_S = 0.2
 
@@ -202,7 +206,7 @@ class Engine:
 
     def _commit(self) -> None:
         core, committer = self.core, self.committer
-        pause = REDO_S
+        pause, gathered = REDO_S, 0.0
         while not core.closed.is_set():
             if not committer.is_open and not committer.open(core.closed.is_set):
                 return
@@ -211,10 +215,12 @@ class Engine:
                 core.outcomes.put(due)
             self._told(core.take_recovered())
             while True:
+                core.gather(gathered)
                 transaction = core.begin()
                 if transaction is None:
                     break
                 answer, reached = committer.run(transaction)
+                gathered = core.clock.monotonic() + GATHER_S
                 if answer is Answer.COMMITTED:
                     try:
                         core.commit_marks(transaction, reached)

@@ -202,6 +202,18 @@ class Intake:
         ready = sum(len(part.ready) for part in self._parts.values())
         return 1 + ready // self.limits.per_transaction
 
+    def may_gather(self) -> bool:
+        """Whether the next transaction may wait for more outcomes: more is under way than done, and
+        nothing waits for its commit but outcomes and what handlers save."""
+        ready = 0
+        for part in self._parts.values():
+            if part.claiming or part.releasing or part.phase is Phase.SUSPENDED:
+                return False
+            if any(note.gates for note in part.notes.values()):
+                return False
+            ready += len(part.ready)
+        return ready < self.limits.per_transaction and 2 * ready < self._in_flight
+
     def is_full(self) -> bool:
         """Whether more than the limits is held; stays so until it is down to half of them."""
         limits = self.limits

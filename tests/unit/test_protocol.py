@@ -251,3 +251,38 @@ def test_nothing_is_left_once_everything_is_settled() -> None:
     assert not protocol.is_ready()
     assert protocol.begin() is None
     assert [protocol.next_offset(p) for p in range(2)] == [5, 5]
+
+
+def test_a_transaction_may_wait_while_more_is_under_way_than_done() -> None:
+    protocol = owner(0, 1)
+    assert not protocol.may_gather(), "nothing is under way"
+    records = [record(held(protocol), offset) for offset in range(4)]
+    deliver(protocol, records)
+    assert protocol.may_gather()
+    protocol.complete([succeeded(records[0])])
+    assert protocol.may_gather()
+    protocol.complete([succeeded(records[1])])
+    assert not protocol.may_gather(), "half of it is done"
+    protocol.committed(begun(protocol))
+    assert protocol.may_gather()
+    protocol.release([1])
+    assert not protocol.may_gather(), "a partition is about to go"
+
+
+def test_what_waits_for_a_commit_to_start_is_not_kept_waiting_for_outcomes() -> None:
+    protocol = owner(0)
+    lease = held(protocol)
+    assert len(deliver(protocol, [record(lease, offset) for offset in range(4)])) == 4
+    assert protocol.may_gather()
+    assert deliver(protocol, [record(lease, 4, name=ONCE)]) == []
+    assert not protocol.may_gather()
+    assert len(protocol.committed(begun(protocol))) == 1
+    assert protocol.may_gather()
+
+
+def test_a_transaction_that_is_full_does_not_wait() -> None:
+    protocol = owner(0, limits=Limits(per_transaction=1))
+    records = [record(held(protocol), offset) for offset in range(4)]
+    deliver(protocol, records)
+    protocol.complete([succeeded(records[0])])
+    assert not protocol.may_gather()
