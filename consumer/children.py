@@ -33,10 +33,13 @@ class Children:
         self._routes = Routes(
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
         )
-        #: Outcomes whose children cannot be sent now, and when they are offered again.
-        self._waiting: list[Outcome] = []
+        #: Outcomes whose children cannot be sent now, and when they are offered again. Others only
+        #: look whether there are any.
+        self.waiting: list[Outcome] = []
         self._again_at = 0.0
         self._told_at: float | None = None
+        #: Queue -> until when it is not asked for again: a question takes seconds.
+        self._refused: dict[str, float] = {}
 
     def vet(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Those of `outcomes` that a transaction can write now. One whose child belongs to a queue
@@ -50,26 +53,29 @@ class Children:
                 if child.queue not in refused:
                     refused[child.queue] = self._route(child.queue) is None
             if outcome.record.lease.held and any(refused[c.queue] for c in outcome.children):
-                if not self._waiting:
+                if not self.waiting:
                     self._again_at = self._clock.monotonic() + AGAIN_S
-                self._waiting.append(outcome)
+                self.waiting.append(outcome)
             else:
                 ready.append(outcome)
         return ready
 
     def due(self) -> list[Outcome]:
         """Outcomes that have waited long enough, to be offered again."""
-        if not self._waiting or self._clock.monotonic() < self._again_at:
+        if not self.waiting or self._clock.monotonic() < self._again_at:
             return []
-        due, self._waiting = self._waiting, []
+        due, self.waiting = self.waiting, []
         return due
 
     def _route(self, queue: str) -> Route | None:
         """Where tasks of `queue` go; None, told once a minute: it cannot be had now."""
+        if self._clock.monotonic() < self._refused.get(queue, 0.0):
+            return None
         try:
             return self._routes.get(queue, Deadline(ROUTE_TIMEOUT_S, self._clock))
         except TaskmillError as error:
             now = self._clock.monotonic()
+            self._refused[queue] = now + AGAIN_S
             if self._told_at is None or now - self._told_at >= TELL_S:
                 self._told_at = now
                 logger.warning("the queue of child tasks cannot be reached, they wait: %s", error)

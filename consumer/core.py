@@ -45,8 +45,8 @@ class Core:
         #: Outcomes on their way to the commit thread; an empty list is a nudge, an event is set
         #: once all that came before it has arrived.
         self.outcomes: SimpleQueue[list[Outcome] | threading.Event] = SimpleQueue()
-        #: Transactions answered so far.
-        self.answered = 0
+        #: Transactions committed so far.
+        self.committed = 0
         #: Runs records; set by whoever has the executors. It does not block.
         self.start: Callable[[list[Record]], None] = lambda records: None
         #: Keeps back outcomes that no transaction could write now; asked by the commit thread.
@@ -157,7 +157,8 @@ class Core:
                     table.apply(marks, reached.get(p, table.store.checkpoint()))
             # Under the lock: whoever waits for the answer finds them running.
             self.start(self.protocol.committed(transaction))
-            self._answer()
+            self.committed += 1
+            self.changed.notify_all()
 
     def note(
         self, record: Record, started_at: int | None = None, saved: bytes | None = None
@@ -185,12 +186,12 @@ class Core:
     def abort(self, transaction: Transaction) -> None:
         with self.changed:
             self.protocol.aborted(transaction)
-            self._answer()
+            self.changed.notify_all()
 
     def unknown(self, transaction: Transaction) -> list[Lease]:
         with self.changed:
             leases = self.protocol.unknown(transaction)
-            self._answer()
+            self.changed.notify_all()
             return leases
 
     def take_recovered(self) -> list[Outcome]:
@@ -201,10 +202,6 @@ class Core:
         with self.changed:
             recovered, protocol.recovered = protocol.recovered, []
         return recovered
-
-    def _answer(self) -> None:
-        self.answered += 1
-        self.changed.notify_all()
 
     def close_tables(self, leases: list[Lease]) -> None:
         """Close the stores of ended leases. The caller holds the lock."""
@@ -226,9 +223,9 @@ class Core:
         deadline = Deadline(seconds, self.clock)
         protocol = self.protocol
         # What is done by now, not what its handlers go on to do: those many transactions.
-        target = self.answered + (protocol.open is not None) + protocol.transactions_due()
-        while protocol.open is not None or (
-            protocol.is_ready(partitions) and self.answered < target
+        target = self.committed + (protocol.open is not None) + protocol.transactions_due()
+        while protocol.is_open(partitions) or (
+            protocol.is_ready(partitions) and self.committed < target
         ):
             if deadline.over():
                 return False

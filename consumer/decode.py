@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import methodcaller
+
 from confluent_kafka import Message
 
 from taskmill.consumer.dlq import GENERATION
@@ -41,7 +43,10 @@ class Decoder:
         p = lease.partition
         key, value = message.key(), message.value()
         offset: int = message.offset()  # type: ignore[assignment]
-        headers: _HeaderList = message.headers() or []  # type: ignore[assignment]
+        headers = headers_of(message)
+        if headers is None:
+            source = Source(self._topic, p, offset, message.timestamp()[1], key, value, ())
+            return self._faulty(lease, source, "a header's name is not UTF-8")
         source = Source(self._topic, p, offset, message.timestamp()[1], key, value, headers)
         if not key:
             return self._faulty(lease, source, "no key: the key of a task is its ID")
@@ -51,6 +56,9 @@ class Decoder:
             if generation == _NO_NUMBER:
                 return self._faulty(lease, source, f"header {GENERATION} is no number ≥ 0")
             if not ours and (belongs_to := partition_for(key, self._partitions)) != p:
+                if (size := _bytes_of(source)) > self._max_task_bytes:
+                    # `tasks` took it in a compressed batch, and would not take it again.
+                    return self._faulty(lease, source, f"on a wrong partition, with {size} bytes")
                 return Record(lease, offset, key, 0, 0, None, source, None, belongs_to)
         try:
             task = self._decode(value)
@@ -91,6 +99,28 @@ class Decoder:
             return None
         name = next(name for name in _NOT_YET if getattr(task, name) is not None)
         return Reason.REJECTED, f"{name}: this version cannot keep it yet"
+
+
+#: Not `message.headers()`: where a name is not UTF-8, confluent-kafka 2.16 returns a list with a
+#: hole and leaves the exception behind, which the interpreter's short cut for such calls does not
+#: notice.
+_headers = methodcaller("headers")
+
+
+def headers_of(message: Message) -> _HeaderList | None:
+    """The headers of `message`; None where a name is not UTF-8, as other clients may write one.
+
+    To be asked once: the second answer would be the list with the hole.
+    """
+    try:
+        return _headers(message) or []
+    except (UnicodeDecodeError, SystemError):
+        return None
+
+
+def _bytes_of(source: Source) -> int:
+    headers = sum(len(name) + len(content or b"") for name, content in source.headers)
+    return len(source.key or b"") + len(source.value or b"") + headers
 
 
 def _differs(task: Task, key: bytes) -> str:

@@ -27,7 +27,7 @@ class Concurrency:
 
 
 class Dispatcher:
-    """The executors of one queue; threads and processes exist only where a task needs them."""
+    """The executors of a worker; threads and processes exist only where a task needs them."""
 
     def __init__(
         self,

@@ -15,6 +15,9 @@ from taskmill.runtime.partition import partition_for
 PREFIX = "taskmill-"
 GENERATION = "taskmill-generation"
 
+#: With the largest value, both still fit into what the DLQ takes beyond it (1 MiB).
+MAX_BESIDE_BYTES = 256 * 1024
+
 _WRITTEN_ONCE = frozenset(
     f"{PREFIX}{name}"
     for name in (
@@ -33,8 +36,9 @@ def dead_letter(
     """The arguments of `produce` that dead-letter `outcome` (its `failure` is set).
 
     A value over `max_value_bytes`, which a compressed batch can smuggle past the limit of `tasks`,
-    is left where it lies: the letter says so, and how large it is. A letter that the DLQ does not
-    take would make its transaction fail for ever.
+    is left where it lies, and so are a key and headers over MAX_BESIDE_BYTES each: the letter says
+    so, and how large they are. A letter that the DLQ does not take would make its transaction fail
+    for ever.
     """
     source, failure = outcome.record.source, outcome.failure
     assert failure is not None, "a dead letter has a failure"
@@ -58,14 +62,23 @@ def dead_letter(
     if value is not None and len(value) > max_value_bytes:
         ours[f"{PREFIX}value-omitted"] = f"{len(value)} bytes"
         value = None
+    key = source.key
+    if key is not None and len(key) > MAX_BESIDE_BYTES:
+        ours[f"{PREFIX}key-omitted"] = f"{len(key)} bytes"
+        key = None
+    headers = source.headers
+    size = sum(len(name.encode()) + len(content or b"") for name, content in headers)
+    if size > MAX_BESIDE_BYTES:
+        ours[f"{PREFIX}headers-omitted"] = f"{size} bytes"
+        headers = ()
     if task is not None:
         ours[f"{PREFIX}task"] = cut(task.name, 256)
     return {
         "topic": topic,
-        "key": source.key,
+        "key": key,
         "value": value,
         "partition": _partition(source, partitions),
-        "headers": _merged(source.headers, ours),
+        "headers": _merged(headers, ours),
     }
 
 

@@ -61,7 +61,8 @@ class Parts(NamedTuple):
 class Engine:
     """Consumes one queue until drained or stopped.
 
-    Making one asks the broker for its topics, and creates them: raises Unreachable.
+    Making one asks the broker for its topics, and creates them, and a schema registry how states
+    are framed: raises Unreachable.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Engine:
         self._parts = parts
         self._topics = Topics(settings.prefix, queue)
         ensure(settings, queue)
+        parts.codec.prepare()
         tasks, dlq = _count(settings, self._topics.tasks), _count(settings, self._topics.dlq)
         self._membership = Membership(settings, queue, parts.slot.name, parts.clock)
         self.core = Core(
@@ -139,7 +141,7 @@ class Engine:
             if deadline.over() or self.failure is not None:
                 return False
         with core.changed:
-            while not core.is_settled():
+            while not core.is_settled() or self.committer.children.waiting:
                 if deadline.over() or self.failure is not None:
                     return False
                 core.changed.wait(min(deadline.left(), LOOK_S))
@@ -211,10 +213,10 @@ class Engine:
             if not committer.is_open and not committer.open(core.closed.is_set):
                 return
             core.collect(LOOK_S)
-            if due := committer.children.due():
-                core.outcomes.put(due)
-            self._told(core.take_recovered())
             while True:
+                if due := committer.children.due():
+                    core.outcomes.put(due)
+                self._told(core.take_recovered())
                 core.gather(gathered)
                 transaction = core.begin()
                 if transaction is None:
@@ -228,7 +230,8 @@ class Engine:
                         # It did commit, and a table cannot tell so: the restore will.
                         logger.error("%s (a full disk?)", error)
                         self.restorer.restore(core.unknown(transaction))
-                    self._told(_all(transaction.outcomes))
+                    else:
+                        self._told(_all(transaction.outcomes))
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
                     core.abort(transaction)

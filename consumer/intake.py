@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from taskmill.consumer.gates import Gates
 from taskmill.consumer.part import Counts, Limits, Part, Phase
-from taskmill.consumer.record import Failure, Lease, Note, Outcome, Reason, Record
+from taskmill.consumer.record import Failure, Lease, Note, Outcome, Reason, Record, is_heavy
 from taskmill.consumer.table import Decision, Entry, decide
 from taskmill.schemas.models import TaskError
 from taskmill.schemas.states import Status
@@ -176,7 +176,11 @@ class Intake:
         for outcome in outcomes:
             lease = outcome.record.lease
             if lease.held:
-                self._parts[lease.partition].ready.append(outcome)
+                part = self._parts[lease.partition]
+                part.ready.append(outcome)
+                if outcome.children or is_heavy(outcome.result):
+                    part.bytes += outcome.held_bytes
+                    self._bytes += outcome.held_bytes
                 if gates is not None:
                     gates.ended(outcome.record)
             else:
@@ -199,8 +203,12 @@ class Intake:
 
     def transactions_due(self) -> int:
         """So many transactions have room for what is ready now, and say what is to be said."""
-        ready = sum(len(part.ready) for part in self._parts.values())
-        return 1 + ready // self.limits.per_transaction
+        ready = [outcome for part in self._parts.values() for outcome in part.ready]
+        count = len(ready) + sum(len(outcome.children) for outcome in ready)
+        size = sum(outcome.weight for outcome in ready)
+        limits = self.limits
+        # One that is cut short by its size may be half empty.
+        return 1 + count // limits.per_transaction + 2 * size // limits.transaction_bytes
 
     def may_gather(self) -> bool:
         """Whether the next transaction may wait for more outcomes: more is under way than done, and

@@ -7,6 +7,7 @@ from typing import Any
 
 from confluent_kafka import Message
 
+from taskmill.consumer.decode import headers_of
 from taskmill.consumer.mark import read_mark
 from taskmill.consumer.migrate_copy import Place
 from taskmill.producer.routes import PARTITION_HEADER
@@ -107,4 +108,4 @@ class Settled:
 
 
 def _headers(message: Message) -> list[Any]:
-    return list(message.headers() or ())
+    return headers_of(message) or []

@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 from taskmill.consumer.intake import CRASH_LIMIT, Intake
 from taskmill.consumer.part import Limits, Part, Phase
-from taskmill.consumer.record import Lease, Note, Outcome, Record
+from taskmill.consumer.record import Lease, Note, Outcome, Record, is_heavy
 from taskmill.consumer.table import Entry
 from taskmill.consumer.transaction import Expired, Fence, Transaction, is_committed
 from taskmill.consumer.window import Window
@@ -198,6 +198,10 @@ class Protocol(Intake):
             assert not self.has_open(lease), "its transaction is answered first"
             part.phase, part.fetching, part.unknown = Phase.RESTORING, False, ([], [])
 
+    def is_open(self, partitions: Iterable[int]) -> bool:
+        """Whether the open transaction touches one of `partitions`."""
+        return self._open is not None and any(p in self._open.leases for p in partitions)
+
     def has_open(self, lease: Lease) -> bool:
         """Whether the open transaction touches `lease`'s partition."""
         return self._open is not None and self._open.leases.get(lease.partition) is lease
@@ -268,6 +272,8 @@ class Protocol(Intake):
         if outcome.status is None or part.live.get(record.mark_key) is record:
             return outcome
         self.counts.superseded += 1
+        part.bytes -= outcome.held_bytes
+        self._bytes -= outcome.held_bytes
         return Outcome(record, None)
 
     def _rotated(self) -> list[tuple[int, Part]]:
@@ -353,6 +359,8 @@ class Protocol(Intake):
         for outcome in outcomes:
             record = outcome.record
             size += record.size
+            if outcome.children or is_heavy(outcome.result):
+                size += outcome.held_bytes
             if live.get(record.mark_key) is record:
                 del live[record.mark_key]
             if part.kept:

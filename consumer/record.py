@@ -102,6 +102,15 @@ class Note(NamedTuple):
     gates: bool = False
 
 
+#: Results smaller than this are bounded by their number: 12,000 of them take 48 MiB.
+HEAVY_BYTES = 4096
+
+
+def is_heavy(result: bytes | None) -> bool:
+    """Whether a result counts in what a worker holds."""
+    return result is not None and len(result) > HEAVY_BYTES
+
+
 class Child(NamedTuple):
     """A task that a handler enqueued, to be sent in the transaction of its outcome."""
 
@@ -125,6 +134,12 @@ class Outcome(NamedTuple):
     children: tuple[Child, ...] = ()
     #: UTC milliseconds from which on the result counts as gone; None: it stays.
     expires_at: int | None = None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it holds in memory beside its record, where they are worth counting."""
+        size = len(self.result or b"") if is_heavy(self.result) else 0
+        return size + sum(len(child.value) for child in self.children)
 
     @property
     def weight(self) -> int:

@@ -121,10 +121,7 @@ class Restorer:
             self._start_over(lease, table, error)
             return
         self.restores.append(changed.seconds)
-        # Nothing to tell of a partition that had nothing to restore: there are dozens of them.
-        level = logging.INFO
-        logger.log(
-            level,
+        logger.info(
             "restored %s [%d]: %d records in %.2f s, tasks from offset %s",
             self._topics.state,
             p,

@@ -10,6 +10,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NotRequired, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -25,8 +26,10 @@ from taskmill.runtime.errors import ConfigError, InvalidArguments
 WIRE: core_schema.CoreConfig = {"ser_json_inf_nan": "constants"}
 
 _CHECKS = ConfigDict(
-    extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=False
+    extra="forbid", allow_inf_nan=False, validate_by_name=True, validate_by_alias=True
 )
+
+NO_SECRETS = "pydantic writes SecretStr and SecretBytes as asterisks: take str or bytes instead"
 
 _PLAIN = (bool, int, float, str, bytes)
 
@@ -74,7 +77,7 @@ class Arguments:
         adapter = _adapter(task, fields)
         self._validate = adapter.validator.validate_python
         self._validate_json = adapter.validator.validate_json
-        self._to_json = SchemaSerializer(adapter.core_schema, WIRE).to_json
+        self._to_json = serializer(adapter)
 
     def _take_context(self, name: str) -> None:
         if self.context_parameter is not None:
@@ -93,7 +96,7 @@ class Arguments:
         except ValidationError as error:
             raise self._invalid(error) from None
         try:
-            payload = self._to_json(values, warnings=False)
+            payload = self._to_json(values)
         except PydanticSerializationError as error:
             raise self._unserialisable(values, error) from None
         if self._may_hold_constants and (b"NaN" in payload or b"Infinity" in payload):
@@ -154,7 +157,7 @@ class Arguments:
     ) -> InvalidArguments:
         for name in values:
             try:
-                self._to_json(values, include={name}, warnings=False)
+                self._to_json(values, include={name})
             except PydanticSerializationError as own:
                 return self._no_json_form(name, str(own))
         return InvalidArguments(f"task {self._task!r}: {error}".replace("\n", " "))
@@ -162,7 +165,7 @@ class Arguments:
     def _refuse_constants(self, values: dict[str, Any]) -> None:
         """Raise InvalidArguments where a NaN or Infinity is in there, not only in a string."""
         for name in values:
-            if has_constant(self._to_json(values, include={name}, warnings=False)):
+            if has_constant(self._to_json(values, include={name})):
                 raise self._no_json_form(name, "NaN and Infinity are no JSON numbers")
 
     def _no_json_form(self, name: str, why: str) -> InvalidArguments:
@@ -171,6 +174,23 @@ class Arguments:
                 "\n", " "
             )
         )
+
+
+def serializer(adapter: TypeAdapter[Any]) -> Callable[..., bytes]:
+    """Writes values of `adapter`'s type as the JSON that it reads back: by alias, without what is
+    only computed."""
+    to_json = SchemaSerializer(adapter.core_schema, WIRE).to_json
+    return partial(to_json, by_alias=True, round_trip=True, warnings=False)
+
+
+def holds_secret(adapter: TypeAdapter[Any]) -> bool:
+    """Whether values of `adapter`'s type hold a SecretStr or SecretBytes, which are written as
+    asterisks: JSON schema calls such text write-only."""
+    try:
+        schema = adapter.json_schema()
+    except PydanticUserError:  # a type without a JSON schema
+        return False
+    return '"writeOnly": true' in json.dumps(schema)
 
 
 def has_constant(document: bytes) -> bool:
@@ -201,10 +221,13 @@ def _adapter(task: str, fields: dict[str, Any]) -> TypeAdapter[Any]:
     arguments = make("Arguments", fields)
     arguments.__pydantic_config__ = _CHECKS
     try:
-        return TypeAdapter(arguments)
+        adapter = TypeAdapter(arguments)
     except (PydanticUserError, PydanticUndefinedAnnotation) as error:
         name = next((n for n, hint in fields.items() if not _has_schema(hint)), "?")
         raise ConfigError(f"task {task!r}, parameter {name!r}: {first_line(error)}") from None
+    if any(hint not in _PLAIN for hint in fields.values()) and holds_secret(adapter):
+        raise ConfigError(f"task {task!r}: {NO_SECRETS}")
+    return adapter
 
 
 def _has_schema(hint: Any) -> bool:

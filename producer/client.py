@@ -50,7 +50,8 @@ class ProducerClient:
             acks="all",
             enable_idempotence=True,
             partitioner="murmur2_random",
-            # A record that is not acknowledged in time fails, and is not sent later.
+            # A record that is not acknowledged so long after it was handed over fails, and is not
+            # sent later.
             message_timeout_ms=max(1, round(settings.enqueue_timeout_s * 1000)),
             message_max_bytes=max_task_record_bytes(settings),
         )

@@ -117,7 +117,7 @@ class Context:
     def save(self, state: Any) -> None:
         """Keep `state`, a JSON value, for the next attempt: `saved` is it then.
 
-        It is committed to Kafka with the worker's next transaction, some milliseconds later, and
+        It is committed to Kafka with the worker's next transaction, within some 50 ms, and
         survives retries, crashes and moves to another worker from then on; each `save` replaces
         the one before. Never blocks. Raises InvalidResult for what is no JSON, PayloadTooLarge
         over 16 KiB: keep such a thing elsewhere, and save where.

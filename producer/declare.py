@@ -14,6 +14,18 @@ from taskmill.producer.registry import Registry
 P = ParamSpec("P")
 R = TypeVar("R")
 
+#: The options where a call does not name them.
+_UNSAID: Mapping[str, Any] = {
+    "name": None,
+    "queue": DEFAULT_QUEUE,
+    "aliases": (),
+    "isolate": None,
+    "delivery": "at_least_once",
+    "effects": None,
+    "store_result": True,
+    "result_ttl": None,
+}
+
 
 class Declare:
     """Declares a function as a task: `@app.task` or `@app.task(name=…, queue=…)`.
@@ -90,22 +102,25 @@ class Declare:
         other that failed. `result_ttl="1d"`: its result is gone so long after its end
         (ResultExpired), while its state stays. Raises ConfigError.
         """
+        given = {
+            "name": name,
+            "queue": queue,
+            "aliases": aliases,
+            "isolate": isolate,
+            "delivery": delivery,
+            "effects": effects,
+            "store_result": store_result,
+            "result_ttl": result_ttl,
+        }
+        # What was given before stands where this call leaves an option out.
+        said = {key: value for key, value in given.items() if value != _UNSAID[key]}
+        options = {**self._options, **said}
         if fn is None:
-            options = {
-                "name": name,
-                "queue": queue,
-                "aliases": aliases,
-                "isolate": isolate,
-                "delivery": delivery,
-                "effects": effects,
-                "store_result": store_result,
-                "result_ttl": result_ttl,
-            }
             return Declare(self._registry, self._sender, options)
         # Annotations may name what only the enclosing function knows.
         scope = sys._getframe(1).f_locals
         function: TaskFunction[..., Any, ..., Any] = TaskFunction(
-            fn, self._sender, scope=scope, **self._options
+            fn, self._sender, scope=scope, **options
         )
         self._registry.add(function)
         return function

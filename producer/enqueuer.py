@@ -71,12 +71,17 @@ class Enqueuer:
         deadline = Deadline(self._timeout_s, self._clock)
         route = self._routes.known(call.queue)
         if route is None:
-            route = await asyncio.to_thread(self._route, call.queue, deadline)
+            try:
+                # The threads that others' look-ups take are not without number either.
+                async with asyncio.timeout(deadline.left()):
+                    route = await asyncio.to_thread(self._route, call.queue, deadline)
+            except TimeoutError:
+                raise self._refusals.unreachable() from None
         delivery = AsyncDelivery()
-        if not self._try_hand_over(route, call, value, delivery):
-            await asyncio.to_thread(self._hand_over, route, call, value, delivery, deadline)
         try:
             async with asyncio.timeout(deadline.left()):
+                if not self._try_hand_over(route, call, value, delivery):
+                    await asyncio.to_thread(self._hand_over, route, call, value, delivery, deadline)
                 await delivery.done
         except TimeoutError:
             raise self._refusals.unacknowledged(call.id) from None

@@ -26,7 +26,8 @@ class Middleware:
         """After the broker acknowledged it, in the thread that enqueued."""
 
     def worker_started(self) -> None:
-        """In each process that runs handlers, after the lifespan's start, before any task."""
+        """In each worker process, after the lifespan's start, before any task; not in the children
+        that run `isolate="process"`."""
 
     def worker_stopping(self) -> None:
         """In each such process, after its last task, before the lifespan's end."""

@@ -6,9 +6,15 @@ from typing import Any, Never, NoReturn
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
-from pydantic_core import PydanticSerializationError, SchemaSerializer, from_json, to_json
+from pydantic_core import PydanticSerializationError, from_json, to_json
 
-from taskmill.producer.arguments import WIRE, first_line, has_constant
+from taskmill.producer.arguments import (
+    NO_SECRETS,
+    first_line,
+    has_constant,
+    holds_secret,
+    serializer,
+)
 from taskmill.runtime.errors import ConfigError, InvalidResult
 
 _UNTYPED = (Any, None, type(None), Never, NoReturn)
@@ -27,7 +33,9 @@ class Results:
             except (PydanticUserError, PydanticUndefinedAnnotation) as error:
                 message = f"task {task!r}, its return type: {first_line(error)}"
                 raise ConfigError(message) from None
-            self._to_json = SchemaSerializer(self._typed.core_schema, WIRE).to_json
+            if holds_secret(self._typed):
+                raise ConfigError(f"task {task!r}, its return type: {NO_SECRETS}")
+            self._to_json = serializer(self._typed)
 
     def dump(self, value: Any) -> bytes:
         """`value` as JSON, UTF-8. Raises InvalidResult.
@@ -41,7 +49,7 @@ class Results:
             if self._typed is None:
                 document = to_json(value, inf_nan_mode="constants")
             else:
-                document = self._to_json(value, warnings=False)
+                document = self._to_json(value)
         except (PydanticSerializationError, ValueError, RecursionError) as error:
             raise self._invalid(f"cannot be serialised as JSON: {error}") from None
         if (b"NaN" in document or b"Infinity" in document) and has_constant(document):

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import Unreachable
 from taskmill.runtime.topics import Topics, ensure, partition_count
 
 #: Says `p/n`: the worker that finds it true need not hash the key again.
@@ -60,11 +61,15 @@ class Routes:
         route = self.known(queue)
         if route is not None:
             return route
-        with self._lock:
+        if not self._lock.acquire(timeout=deadline.left()):
+            raise Unreachable(f"the topics of queue {queue!r} were not found in time")
+        try:
             route = self.known(queue)
             if route is None:
                 route = self._routes[queue] = self._find(queue, deadline)
             return route
+        finally:
+            self._lock.release()
 
     def forget(self, queue: str) -> None:
         """Describe the queue's topic again at its next use."""
@@ -74,7 +79,10 @@ class Routes:
         topic = Topics(self._settings.prefix, queue).tasks
         old = self._routes.get(queue)
         if old is not None:
-            count = self._recount(topic, min(_REFRESH_TIMEOUT_S, deadline.left()))
+            try:
+                count = self._recount(topic, min(_REFRESH_TIMEOUT_S, deadline.left()))
+            except Unreachable:
+                count = None
             return self._route(topic, count or old.partitions)
         found = self._count(topic, deadline)
         if found is None:

@@ -226,10 +226,11 @@ class Session:
         if not any(watch.missed for watch in self._results):
             return
         now = self._clock.monotonic()
+        is_due = now >= self._retry_at
         for watch in [w for w in self._results if w.missed and not w.future.done()]:
             if now >= watch.give_up_at:
                 watch.give_up()
-            elif now >= self._retry_at:
+            elif is_due:
                 watch.missed = False
                 self._unread.append((watch, self._placed[watch], None))
                 self._retry_at = now + _RETRY_S
@@ -263,7 +264,9 @@ def _consumer(
         auto_offset_reset="earliest",
         # How long a newly followed partition waits behind a fetch that is under way.
         fetch_wait_max_ms=20,
+        # As the changelog's: with the default of 1 s a long look-back runs dry now and then.
         queued_max_messages_kbytes=16 * 1024,
+        fetch_queue_backoff_ms=10,
     )
     logged = config["error_cb"]
 

@@ -13,7 +13,8 @@ from taskmill.producer.watch import StateWatch
 
 Place = tuple[str, int]
 
-#: States kept, over all partitions; at most 512 bytes each, so 10 MB at the very most.
+#: States kept, over all partitions; 512 bytes each at the most (10 MB), but for those of running
+#: tasks that save something, which may hold 16 KiB.
 KEPT = 20_000
 #: Records taken from the client in one go: a few milliseconds of work.
 _BATCH = 1_000

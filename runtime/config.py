@@ -20,7 +20,9 @@ from taskmill.runtime.errors import ConfigError
 
 #: What Kafka allows in a topic name, less the dot that separates our own parts of it.
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,100}\Z")
-_SECRET = re.compile(r"password|secret|token|\.pem$|key\.pem|sasl\.oauthbearer\.config|basic\.auth")
+_SECRET = re.compile(
+    r"password|passphrase|secret|token|\.pem$|key\.pem|sasl\.oauthbearer\.config|basic\.auth"
+)
 #: Up to the last @: a password may hold one, or a slash, though it should be written as %XX.
 _URL_LOGIN = re.compile(r"(://)\S*@")
 _URL_PASSWORD = re.compile(r"([?&](?:ssl)?password=)[^&\s]*")
@@ -120,6 +122,24 @@ class Settings(BaseSettings):
     @classmethod
     def _dotted(cls, value: object) -> object:
         return dict(_flat(value)) if isinstance(value, Mapping) else value
+
+    @field_validator("kafka")
+    @classmethod
+    def _no_second_address(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in ("bootstrap.servers", "metadata.broker.list"):
+            if name in value:
+                raise ValueError(f"{name} is set by TASKMILL_BOOTSTRAP_SERVERS")
+        return value
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _empty_is_none(cls, value: str | None) -> str | None:
+        return value or None
+
+    @field_validator("state_dir")
+    @classmethod
+    def _home(cls, value: Path) -> Path:
+        return value.expanduser()
 
     @field_validator("prefix")
     @classmethod

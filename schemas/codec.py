@@ -116,6 +116,13 @@ class Codec:
             return self.decode_result(value)
         return self.decode_task(value)
 
+    def prepare(self) -> None:
+        """Ask the registry, where there is one, how tasks, states and results are framed; else it
+        is asked when the first is written. Raises Unreachable, ConfigError."""
+        for framing in (self._tasks, self._states, self._results):
+            if not framing.prefix:
+                framing.register()
+
     def close(self) -> None:
         """Close the connections to the registry, if there is one."""
         if self._registry is not None:

@@ -23,7 +23,8 @@ _LIMITS = {"timeout": 2, "max.retries": 1, "retries.wait.ms": 200}
 _UNKNOWN_FOR_S = 10.0
 #: More unknown IDs than this are forgotten together; each costs about 100 bytes.
 _MAX_UNKNOWN = 10_000
-_USERINFO = re.compile(r"//[^/@,]*@")
+#: Up to the last @: a password may hold one, or a slash. Of several addresses one is left then.
+_USERINFO = re.compile(r"//\S*@")
 
 
 class Registry:

@@ -21,6 +21,10 @@ from taskmill.runtime.clock import SYSTEM_CLOCK
 #: blocked, until it has handlers.
 ORDERLY = frozenset({signal.SIGTERM, signal.SIGINT})
 
+#: What a child says beside outcomes and what handlers save: that it takes records, and that it has
+#: taken one. It has run nothing of a record before the latter.
+READY, STARTED = "ready", "started"
+
 
 def child_main(connection: Connection, target: str, max_result_bytes: int) -> None:
     """Serve attempts from `connection` until it closes; one event loop for the child's life."""
@@ -55,11 +59,13 @@ async def _serve(connection: Connection, attempts: Attempts, app: AppLike) -> No
     attempts.keep = lambda record, started_at, saved: connection.send(saved)
     async with app.resources() as resources:
         attempts.resources = resources
+        connection.send(READY)
         while True:
             try:
                 record: Record = connection.recv()
             except (EOFError, OSError):
                 return
+            connection.send(STARTED)
             outcome = await _attempt(attempts, record)
             connection.send(outcome._replace(record=None))  # type: ignore[arg-type]
 

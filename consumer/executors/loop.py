@@ -45,6 +45,7 @@ class LoopExecutor:
         self._flushing = False
         self._stopping = False
         self._shedding = False
+        self._has_shed = False
         self._active = 0
         self._pristine: Context | None = None
         self.loop = asyncio.new_event_loop()
@@ -68,7 +69,7 @@ class LoopExecutor:
         """Start nothing more: what waits is dropped, and what comes, but for what has passed a
         gate. What runs goes on."""
         self._shedding = True
-        self.loop.call_soon_threadsafe(self._shed)
+        self.loop.call_soon_threadsafe(self._shed_all)
 
     def running(self) -> list[Record | Prepared]:
         """What is under way."""
@@ -76,6 +77,8 @@ class LoopExecutor:
 
     def is_quiet(self) -> bool:
         """Whether nothing runs, and every outcome was handed to the sink."""
+        if self._shedding and not self._has_shed:
+            return False  # what was submitted before is still on its way to the loop
         return not (self._waiting or self._active or self._finished)
 
     def stop(self) -> None:
@@ -113,6 +116,10 @@ class LoopExecutor:
         if self._shedding:
             self._shed()
         self._top_up()
+
+    def _shed_all(self) -> None:
+        self._shed()
+        self._has_shed = True
 
     def _shed(self) -> None:
         gated = [record for record in self._waiting if record.is_gated]

@@ -1,26 +1,37 @@
 """Handlers declared `isolate="process"`: each slot is a thread that feeds one child process.
 
-A child that dies takes its one attempt with it and nothing else: the attempt fails as
-`ProcessDied`, the slot gets a new child. Children ignore SIGINT and SIGTERM (both may reach the
-whole group; draining is the parent's to decide), and end with the parent, however it ends.
+A child that dies takes the attempt that it has started with it and nothing else: that one fails as
+`ProcessDied`, the slot gets a new child. One that dies before (its lifespan fails, since a database
+is away) is replaced, with back-off, and the record waits. Children ignore SIGINT and SIGTERM (both
+may reach the whole group; draining is the parent's to decide), and end with the parent, however it
+ends.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import multiprocessing
 import signal
+import threading
 from collections.abc import Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from taskmill.consumer.attempt import Attempts, Prepared
-from taskmill.consumer.executors.child import ORDERLY, child_main
+from taskmill.consumer.executors.child import ORDERLY, STARTED, child_main
 from taskmill.consumer.executors.loop import Sink
 from taskmill.consumer.executors.threads import ThreadExecutor
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.runtime.errors import ProcessDied
+
+logger = logging.getLogger("taskmill.worker")
+
+#: A child that died before it started anything is replaced after this, doubling up to the maximum.
+AGAIN_S, AGAIN_MAX_S = 0.1, 5.0
+#: A record that so many children died of before they could start it, though they were ready, fails.
+_TRIES = 3
 
 #: Fresh interpreters: a fork of a process with threads, as a worker is, may deadlock.
 _SPAWN = multiprocessing.get_context("spawn")
@@ -35,9 +46,11 @@ class ChildSpec(NamedTuple):
 
 
 class _Slot:
-    __slots__ = ("connection", "process", "record")
+    __slots__ = ("connection", "lock", "process", "record")
 
     def __init__(self) -> None:
+        #: Held where `record` changes, so that no child is killed for one that it has done.
+        self.lock = threading.Lock()
         self.process: Any = None
         self.connection: Connection | None = None
         self.record: Record | None = None
@@ -50,6 +63,7 @@ class ProcessExecutor(ThreadExecutor):
         super().__init__(attempts, size, sink, name="process")
         self._spec = spec
         self._slots = [_Slot() for _ in range(size)]
+        self._stopping = threading.Event()
 
     def start(self) -> None:
         super().start()
@@ -59,11 +73,13 @@ class ProcessExecutor(ThreadExecutor):
     def cancel(self, leases: Sequence[Lease]) -> None:
         """Kill the children that run for ended leases; their outcomes are dropped."""
         for slot in self._slots:
-            record, process = slot.record, slot.process
-            if record is not None and record.lease in leases and process is not None:
-                process.kill()
+            with slot.lock:
+                record, process = slot.record, slot.process
+                if record is not None and record.lease in leases and process is not None:
+                    process.kill()
 
     def stop(self, timeout_s: float) -> int:
+        self._stopping.set()
         left = super().stop(timeout_s)
         for process in self._kill():
             process.join()
@@ -76,29 +92,68 @@ class ProcessExecutor(ThreadExecutor):
             process.kill()
         return children
 
-    def _run(self, index: int, attempt: Prepared) -> Outcome:
-        slot = self._slots[index]
-        record = slot.record = attempt.record
+    def _run(self, index: int, attempt: Prepared) -> Outcome | None:
+        slot, record = self._slots[index], attempt.record
+        with slot.lock:
+            slot.record = record
         try:
-            if slot.connection is None:
-                self._spawn(slot)
-            assert slot.connection is not None, "a spawned slot is connected"
-            # Without the bytes that only the parent needs: the decoded task says it all.
-            slot.connection.send(record._replace(source=record.source._replace(value=None)))
-            while isinstance(answer := slot.connection.recv(), bytes):
-                self._attempts.keep(record, attempt.started_at, answer)
-            outcome: Outcome = answer
-        except (EOFError, OSError) as error:
-            if slot.connection is None:
-                died = ProcessDied(f"no process could be started for the handler: {error}")
-            else:
-                died = self._bury(slot)
-            return self._attempts.fail(attempt, died)
+            outcome = self._outcome_of(slot, attempt)
         finally:
-            slot.record = None
+            with slot.lock:
+                slot.record = None
+        if outcome is None:
+            return None
         return self._attempts.observe(attempt, outcome._replace(record=record))
 
-    def _spawn(self, slot: _Slot) -> None:
+    def _outcome_of(self, slot: _Slot, attempt: Prepared) -> Outcome | None:
+        """What a child made of it; None where it was given up before one was ready."""
+        record = attempt.record
+        # Without the bytes that only the parent needs: the decoded task says it all.
+        sent = record._replace(source=record.source._replace(value=None))
+        for _ in range(_TRIES):
+            connection = self._ready(slot, record)
+            if connection is None:
+                return None
+            started = False
+            try:
+                connection.send(sent)
+                while True:
+                    answer = connection.recv()
+                    if answer == STARTED:
+                        started = True
+                    elif isinstance(answer, bytes):
+                        self._attempts.keep(record, attempt.started_at, answer)
+                    else:
+                        outcome: Outcome = answer
+                        return outcome
+            except (EOFError, OSError):
+                died = self._bury(slot)
+                if started:
+                    break
+        return self._attempts.fail(attempt, died)
+
+    def _ready(self, slot: _Slot, record: Record) -> Connection | None:
+        """A child in `slot` that takes records; None where `record` is not to start any more."""
+        pause = AGAIN_S
+        while (connection := slot.connection) is None:
+            shed = self._shedding and not record.is_gated
+            if self._stopping.is_set() or shed or not record.lease.held:
+                return None
+            why: Exception
+            try:
+                connection = self._spawn(slot)
+                connection.recv()  # READY
+                break
+            except EOFError:
+                why = self._bury(slot)
+            except OSError as error:
+                why = error if connection is None else self._bury(slot)
+            logger.warning("no process for a handler, another one in %g s: %s", pause, why)
+            self._stopping.wait(pause)
+            pause = min(2 * pause, AGAIN_MAX_S)
+        return connection
+
+    def _spawn(self, slot: _Slot) -> Connection:
         ours, theirs = _SPAWN.Pipe()
         process = _SPAWN.Process(
             target=child_main, args=(theirs, *self._spec), name="taskmill-child", daemon=True
@@ -113,6 +168,7 @@ class ProcessExecutor(ThreadExecutor):
         theirs.close()
         # Not before it runs: others kill what they find here.
         slot.process, slot.connection = process, ours
+        return ours
 
     def _bury(self, slot: _Slot) -> ProcessDied:
         assert slot.connection is not None, "only a connected child can be lost"

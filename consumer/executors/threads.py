@@ -102,7 +102,8 @@ class ThreadExecutor:
             return copy_context().run(self._run, index, attempt)
         return attempt
 
-    def _run(self, index: int, attempt: Prepared) -> Outcome:
+    def _run(self, index: int, attempt: Prepared) -> Outcome | None:
+        """The outcome of `attempt`; None: it came to none, whoever owns the record next runs it."""
         try:
             value = attempt.definition.fn(**attempt.arguments)
         except BaseException as error:  # SystemExit and the like end the attempt, not the thread

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import ConfigError
 
+if TYPE_CHECKING:
+    _Floats = click.ParamType[float]
+else:
+    _Floats = click.ParamType  # generic from click 8.4 on only
 
-class Duration(click.ParamType[float]):
+
+class Duration(_Floats):
     """An option's duration; the command gets seconds."""
 
     name = "duration"

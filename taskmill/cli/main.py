@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -83,7 +84,7 @@ class Frame(click.Group):
             code = _INTERRUPTED
         except Exception as error:
             if _debug():
-                raise
+                traceback.print_exc()
             code = _tell(error)
         sys.exit(code if isinstance(code, int) else 0)
 

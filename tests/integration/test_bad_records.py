@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import struct
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import pytest
+from confluent_kafka import IsolationLevel
 
 from support.brokers import delete_topics
 from support.oracle import Oracle, Place
@@ -197,6 +200,21 @@ def test_a_value_too_large_for_the_dlq_leaves_a_letter_that_says_so(house: House
     house.goes_on(place.partition)
 
 
+def test_headers_too_large_for_the_dlq_leave_a_letter_that_says_so(house: House) -> None:
+    place = house.oracle.put(b"wide", b"garbage", headers={"h": b" " * 3 * house.limit})
+    letter = house.is_dead_by_place(place)
+    assert letter.headers["taskmill-headers-omitted"] == b"%d bytes" % (3 * house.limit + 1)
+
+
+def test_a_misrouted_value_that_tasks_would_not_take_again_is_a_dead_letter(house: House) -> None:
+    value = task_value("lost", "noop", payload=b" " * 5 * house.limit)
+    wrong = 1 - partition_of(b"lost", PARTITIONS)
+    place = house.oracle.put(b"lost", value, wrong)
+    assert house.oracle.wait_state(house.position_key(place))["status"] == "dead"
+    assert house.letter(place).headers["taskmill-value-omitted"] == b"%d bytes" % len(value)
+    house.goes_on(wrong)
+
+
 FUTURE_MS = NOW_MS + 100 * 365 * 86_400_000
 
 
@@ -280,3 +298,17 @@ def test_a_generation_header_that_is_no_number_is_a_dead_letter(
 def test_all_promises_hold_after_all_of_that(house: House) -> None:
     house.oracle.wait_consumed()
     assert house.oracle.check([])
+
+
+def test_a_header_name_that_is_not_utf_8_is_a_dead_letter(house: House, tmp_path: Path) -> None:
+    # Last: the tests' own client cannot read the topic any more either.
+    assert which("kcat"), "apt-get install kcat"
+    (tmp_path / "value").write_bytes(b"garbage")
+    kcat = ["kcat", "-P", "-b", house.oracle.bootstrap, "-t", house.oracle.tasks, "-p", "0"]
+    header = ["-k", "strange", "-H", b"\xff=1", tmp_path / "value"]
+    subprocess.run([*kcat, *header], check=True, timeout=30, capture_output=True)
+    end = house.oracle.ends(house.oracle.tasks, IsolationLevel.READ_UNCOMMITTED)[0]
+    state = house.oracle.wait_state(house.position_key(Place(0, end - 1)))
+    assert state["status"] == "dead"
+    assert state["error"]["message"] == "a header's name is not UTF-8"
+    house.goes_on(0)

@@ -86,6 +86,52 @@ def test_a_signal_to_the_group_spares_a_child_that_is_only_starting(
     assert scene.oracle.wait_state("one")["status"] == "succeeded"
 
 
+#: A child's App sets up what is away the first two times.
+ROUGH = """
+from pathlib import Path
+from taskmill import App
+
+app = App("rough")
+
+
+@app.lifespan
+async def resources():
+    import multiprocessing
+    if multiprocessing.parent_process() is not None:
+        with Path("tries").open("a") as tries:
+            tries.write("x")
+        if len(Path("tries").read_text()) < 3:
+            raise ConnectionError("the database is away")
+    yield None
+
+
+@app.task(isolate="process")
+def in_process() -> int:
+    import os
+    return os.getpid()
+"""
+
+
+def test_a_record_waits_for_a_child_that_is_ready_and_none_dies_of_an_idle_childs_end(
+    settings: Settings, tmp_path: Path
+) -> None:
+    (tmp_path / "rough.py").write_text(ROUGH)
+    with Queue(settings, tmp_path) as queue:
+        worker = queue.add(target="rough:app")
+        worker.wait_ready(PARTITIONS)
+        queue.oracle.put_tasks(["first"], "in_process")
+        first = queue.oracle.wait_state("first")
+        assert first["status"] == "succeeded", worker.log
+        assert worker.log.count("no process for a handler") == 2
+        os.kill(int(first["result"]), signal.SIGKILL)
+        later = [f"later-{number}" for number in range(4)]
+        queue.oracle.put_tasks(later, "in_process")
+        for id in later:
+            state = queue.oracle.wait_state(id)
+            assert state["status"] == "succeeded", worker.log
+            assert state["result"] != first["result"]
+
+
 @pytest.mark.kill
 @pytest.mark.parametrize("sudden", [signal.SIGKILL, signal.SIGTERM])
 def test_a_handler_that_never_ends_does_not_outlive_its_workers_sudden_end(

@@ -56,6 +56,19 @@ def test_only_the_parents_of_a_queue_that_refuses_us_wait(
     assert children.due() == []
 
 
+def test_a_queue_that_has_refused_us_is_not_asked_again_at_once(
+    children: Children, clock: HandClock
+) -> None:
+    lease = held(owner(0))
+    waiting = parent(record(lease, 0), "closed")
+    assert children.vet([waiting]) == []
+    children._routes.is_closed = False  # type: ignore[attr-defined]
+    assert children.vet([parent(record(lease, 1), "closed")]) == []
+    clock.sleep(AGAIN_S)
+    assert len(children.due()) == 2
+    assert children.vet([waiting]) == [waiting]
+
+
 def test_they_go_on_once_it_takes_us(children: Children, clock: HandClock) -> None:
     lease = held(owner(0))
     shut = parent(record(lease, 0), "closed")

@@ -92,7 +92,7 @@ def test_an_error_nobody_foresaw_is_one_line_too_and_debug_shows_where(
     assert len(result.stderr.splitlines()) == 1
 
 
-def test_debug_lets_the_traceback_through() -> None:
+def test_debug_shows_the_traceback_and_keeps_the_exit_code() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "taskmill", "--debug", "config"],
         env={**os.environ, "TASKMILL_PARTITIONS": "0"},
@@ -100,7 +100,8 @@ def test_debug_lets_the_traceback_through() -> None:
         text=True,
     )
     assert "Traceback" in done.stderr
-    assert done.returncode == 1
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("taskmill: setting partitions")
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,12 @@ def test_a_wrong_settings_file_is_refused_in_one_line(text: str) -> None:
 
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     settings = Settings(
-        kafka={"sasl.password": "hunter2", "ssl.key.pem": "hunter2", "sasl.username": "me"},
+        kafka={
+            "sasl.password": "hunter2",
+            "ssl.key.pem": "hunter2",
+            "sasl.oauthbearer.assertion.private.key.passphrase": "hunter2",
+            "sasl.username": "me",
+        },
         schema_registry_url="https://me:hunter2@registry/path",
         bootstrap_servers="host:9092",
     )
@@ -103,6 +108,21 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     assert settings.masked()["kafka"]["sasl.username"] == "me"
     assert settings.masked()["schema_registry_url"] == f"https://{MASK}@registry/path"
     assert settings.masked()["bootstrap_servers"] == "host:9092"
+
+
+def test_the_address_is_set_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKMILL_KAFKA__BOOTSTRAP_SERVERS", "elsewhere:9092")
+    with pytest.raises(ConfigError, match="is set by TASKMILL_BOOTSTRAP_SERVERS"):
+        load_settings()
+
+
+def test_an_empty_address_is_none() -> None:
+    assert Settings(bootstrap_servers="").bootstrap_servers is None
+
+
+def test_a_state_dir_may_begin_with_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somebody")
+    assert Settings(state_dir=Path("~/mill")).state_dir == Path("/somebody/mill")
 
 
 @pytest.mark.parametrize("window", [60_000, 3_600_000, 86_400_000, 712_800_000, 10**12])

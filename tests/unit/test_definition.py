@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, Json, SecretStr, computed_field
 
 from taskmill.app import App
 from taskmill.producer.context import Context
@@ -343,6 +343,51 @@ def test_a_result_of_another_type_is_kept_and_told_by_whoever_reads_it() -> None
     assert document == b'{"name":"Ada"}'
     with pytest.raises(InvalidResult, match="not of the declared type at 'born'"):
         definition.load_result(document)
+
+
+class Order(BaseModel):
+    """By alias, closed, and with a field that is only computed."""
+
+    model_config = ConfigDict(extra="forbid")
+    user_id: int = Field(alias="userId")
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def shown(self) -> str:
+        return f"user {self.user_id}"
+
+
+def takes_order(order: Order, raw: Json[list[int]]) -> Order: ...  # type: ignore[empty-body]
+
+
+def test_models_with_aliases_and_computed_fields_come_out_as_they_went_in() -> None:
+    definition = define(takes_order)
+    order = Order(userId=7)
+    payload = definition.dump_arguments((), {"order": order, "raw": "[1, 2]"})
+    assert definition.load(payload) == {"order": order, "raw": [1, 2]}
+    assert definition.load_result(definition.dump_result(order)) == order
+
+
+class Account(BaseModel):
+    token: SecretStr
+
+
+def takes_secret(account: Account) -> None: ...
+def returns_secret() -> list[SecretStr]: ...  # type: ignore[empty-body]
+
+
+@pytest.mark.parametrize("fn", [takes_secret, returns_secret])
+def test_what_pydantic_writes_as_asterisks_is_refused_at_the_declaration(fn: Any) -> None:
+    with pytest.raises(ConfigError, match="as asterisks"):
+        define(fn)
+
+
+def test_options_given_with_the_function_and_one_after_the_other_all_hold() -> None:
+    app = App("shop")
+    one = app.task(send_receipt, name="one", queue="mail")  # type: ignore[call-overload]
+    two = app.task(queue="mail")(name="two", delivery="at_most_once")(send_receipt)  # type: ignore[call-overload]
+    assert (one.name, one.queue) == ("one", "mail")
+    assert (two.name, two.queue, two.delivery) == ("two", "mail", "at_most_once")
 
 
 @pytest.mark.parametrize("value", [object(), _CYCLE, float("nan"), "\ud800", [b"\xff"]])

@@ -18,7 +18,7 @@ from support.protocols import (
     succeeded,
 )
 from taskmill.consumer.protocol import Limits
-from taskmill.consumer.record import Failure, Outcome, Reason
+from taskmill.consumer.record import Child, Failure, Outcome, Reason
 from taskmill.consumer.table import Entry, position_key
 from taskmill.schemas.models import TaskError
 from taskmill.schemas.states import Status
@@ -286,3 +286,23 @@ def test_a_transaction_that_is_full_does_not_wait() -> None:
     deliver(protocol, records)
     protocol.complete([succeeded(records[0])])
     assert not protocol.may_gather()
+
+
+def test_results_and_children_count_in_the_bytes_that_are_held_until_they_are_committed() -> None:
+    protocol = owner(0, limits=Limits(in_flight_bytes=100_000))
+    lease = held(protocol)
+    records = [record(lease, offset) for offset in range(3)]
+    deliver(protocol, records)
+    assert not protocol.is_full()
+    heavy = succeeded(records[0])._replace(result=bytes(60_000))
+    parent = succeeded(records[1])._replace(children=(Child("q", b"k", bytes(60_000)),))
+    protocol.complete([heavy, parent, succeeded(records[2])._replace(result=bytes(4_000))])
+    assert protocol.is_full()
+    newer = record(lease, 3, "id-0", generation=1)
+    deliver(protocol, [newer], {})
+    protocol.aborted(begun(protocol))
+    protocol.committed(begun(protocol))
+    protocol.complete([succeeded(newer)])
+    protocol.committed(begun(protocol))
+    assert not protocol.is_full()
+    assert protocol._bytes == 0
