@@ -60,11 +60,11 @@ class Asked(NamedTuple):
 
 
 class Acked(NamedTuple):
-    """The broker acknowledged it."""
+    """The broker acknowledged it; `place` is None where it did not say where it lies."""
 
     time: float
     asked: Asked
-    place: Place
+    place: Place | None
 
 
 class Start(NamedTuple):
@@ -202,6 +202,7 @@ _LISTS = ("asked", "acked", "starts", "placed", "outcomes", "letters", "committe
 def _identity(topic: str, acked: Acked) -> Identity:
     """What the outcome of an acknowledged record is known by."""
     if acked.asked.is_garbage:
+        assert acked.place is not None, "garbage is known by its place"
         return Identity(acked.place.key(topic))
     return acked.asked.identity
 
@@ -262,8 +263,9 @@ def _nothing_lost(history: History) -> Iterator[str]:
 def _conserved(history: History) -> Iterator[str]:
     """Pending, counted from topics alone: records on tasks less those settled or passed."""
     there = {place for _, place in history.placed}
+    keys = {key for key, _ in history.placed}
     for one in history.acked:
-        if one.place not in there:
+        if one.asked.identity.key not in keys if one.place is None else one.place not in there:
             yield f"vanished: acknowledged, and not on the tasks topic: {one}"
     committed = {one.partition: one.offset for one in history.committed}
     newest = _newest_ended(history.outcomes)

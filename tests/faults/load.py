@@ -151,8 +151,10 @@ class Flow:
                 return
             partition, offset = message.partition(), message.offset()
             assert partition is not None
-            assert offset is not None
-            place = Place(partition, offset)
+            # Sent twice, since the first answer was lost, it is acknowledged without its offset.
+            place = None if offset is None else Place(partition, offset)
+            if place is None and asked.is_garbage:
+                return  # whose identity is its place
             self._history.ack(Acked(time.monotonic(), asked, place))
 
         return report

@@ -122,6 +122,12 @@ def _vanished(history: History) -> None:
     del history.placed[0]
 
 
+def _vanished_from_nobody_knows_where(history: History) -> None:
+    history.acked[1] = history.acked[1]._replace(place=None)
+    assert check(history) == []
+    del history.placed[1]
+
+
 def _unfenced(history: History) -> None:
     late = history.outcomes[1]
     history.outcomes[1] = late._replace(offset=8)
@@ -144,6 +150,7 @@ def _unfenced(history: History) -> None:
         (_behind, "pending: "),
         (_passed_over, "passed over"),
         (_vanished, "vanished"),
+        (_vanished_from_nobody_knows_where, "vanished"),
         (_unfenced, "not fenced"),
     ],
 )
