@@ -29,7 +29,7 @@ T = TypeVar("T")
 ANSWER_S = 10.0
 #: A large result may take longer, by as long as it may be invisible.
 LARGE_S = ANSWER_S + RESULT_S
-#: A search through a partition of tasks: at 100,000 a second, six million.
+#: A search through a partition of tasks or states: at 100,000 a second, six million.
 SEARCH_S = 60.0
 #: Clocks of the brokers of one cluster differ by less than this.
 _BROKER_SKEW_MS = 5_000
@@ -72,9 +72,9 @@ class Handle(Generic[R_co]):
         A result whose `result_ttl` is over is not in it any more.
         """
         reader = self._reader()
-        seen = _wait(
-            reader.newest(self.queue, self.id, self._since), ANSWER_S, _away(reader, ANSWER_S)
-        )
+        within_s = SEARCH_S if self._since is None else ANSWER_S
+        newest = reader.newest(self.queue, self.id, self._since)
+        seen = _wait(newest, within_s, _away(reader, within_s))
         return None if seen is None else _as_of(reader.now_ms(), seen.state)
 
     def queued(self) -> TaskState | None:
@@ -121,8 +121,9 @@ class Handle(Generic[R_co]):
     def result(self, timeout: float | None = None) -> R_co:
         """What the task returned, waiting for it: `timeout` seconds, None: as long as it takes.
 
-        None for a task declared `store_result=False`. Raises TaskFailed where it ended without a
-        result, ResultTimeout, Unreachable where Kafka does not answer, InvalidResult where the
+        None for a task declared `store_result=False`. The task goes on where `timeout` is over.
+        Raises TaskFailed where it ended without a result, ResultTimeout, Unreachable where Kafka
+        has not answered by then (without `timeout` it is waited for), InvalidResult where the
         result is not of the declared type, ResultExpired where its `result_ttl` is over,
         ResultLost.
         """
@@ -167,7 +168,8 @@ class Handle(Generic[R_co]):
         def error() -> Exception:
             if reader.trouble:
                 return _unreachable(reader, timeout or 0.0)
-            return ResultTimeout(f"task {self.id!r} has not ended within {timeout:g} s; it goes on")
+            search = "" if self._since is not None else ", as far as its states were read by then"
+            return ResultTimeout(f"task {self.id!r} has not ended within {timeout:g} s{search}")
 
         return error
 
@@ -191,8 +193,11 @@ def _away(reader: StateReader, within_s: float) -> Callable[[], Exception]:
 
 
 def _unreachable(reader: StateReader, within_s: float) -> Unreachable:
-    why = f" ({reader.trouble})" if reader.trouble else ""
-    return Unreachable(f"Kafka at {reader.address} did not answer within {within_s:g} s{why}")
+    if reader.trouble:
+        what = f"did not answer within {within_s:g} s ({reader.trouble})"
+    else:
+        what = f"answers, but what it holds was not read through within {within_s:g} s"
+    return Unreachable(f"Kafka at {reader.address} {what}")
 
 
 def _as_queued(lying: Lying, queue: str) -> TaskState:

@@ -243,6 +243,8 @@ def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, s
         if isinstance(value, Mapping):
             yield from _flat(value, f"{name}.")
         else:
+            # The one setting of librdkafka's that has an underscore.
+            name = "log_level" if name == "log.level" else name
             yield name, str(value).lower() if isinstance(value, bool) else str(value)
 
 

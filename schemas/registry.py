@@ -23,8 +23,9 @@ _LIMITS = {"timeout": 2, "max.retries": 1, "retries.wait.ms": 200}
 _UNKNOWN_FOR_S = 10.0
 #: More unknown IDs than this are forgotten together; each costs about 100 bytes.
 _MAX_UNKNOWN = 10_000
-#: Up to the last @: a password may hold one, or a slash. Of several addresses one is left then.
+#: Up to the last @ of an address: a password may hold one, or a slash.
 _USERINFO = re.compile(r"//\S*@")
+_NEXT = re.compile(r",(?=[a-z]+://)")
 
 
 class Registry:
@@ -116,7 +117,7 @@ class Registry:
 
 def without_password(url: str) -> str:
     """`url` without the user and password that it may carry."""
-    return _USERINFO.sub("//", url)
+    return ",".join(_USERINFO.sub("//", one) for one in _NEXT.split(url))
 
 
 def _status(error: Exception) -> int | None:

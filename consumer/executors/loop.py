@@ -48,12 +48,13 @@ class LoopExecutor:
         self._has_shed = False
         self._active = 0
         self._pristine: Context | None = None
-        self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._main, name="taskmill-loop", daemon=True)
 
     # ---- any thread ---------------------------------------------------------------------------
 
     def start(self) -> None:
+        # Not before: one that never runs is never closed, and complains of it at the very end.
+        self.loop = asyncio.new_event_loop()
         self._thread.start()
 
     def submit(self, records: Sequence[Record]) -> None:

@@ -241,6 +241,7 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.Mo
     [
         ("http://a:8081", "http://a:8081"),
         ("https://me:p%40ss@a/path", "https://a/path"),
+        ("http://user:p@s/s,@a:8081", "http://a:8081"),
         ("http://u:p@a:1,http://u:p@b:2", "http://a:1,http://b:2"),
     ],
 )
