@@ -72,9 +72,11 @@ class Handle(Generic[R_co]):
         A result whose `result_ttl` is over is not in it any more.
         """
         reader = self._reader()
-        within_s = SEARCH_S if self._since is None else ANSWER_S
         newest = reader.newest(self.queue, self.id, self._since)
-        seen = _wait(newest, within_s, _away(reader, within_s))
+        if self._since is None:
+            seen = _read_through(newest, reader)
+        else:
+            seen = _wait(newest, ANSWER_S, _away(reader, ANSWER_S))
         return None if seen is None else _as_of(reader.now_ms(), seen.state)
 
     def queued(self) -> TaskState | None:
@@ -84,9 +86,7 @@ class Handle(Generic[R_co]):
         tells, all of a partition for one that tells none. Raises Unreachable.
         """
         reader = self._reader()
-        lying = _wait(
-            reader.task(self.queue, self.id, self._since), SEARCH_S, _away(reader, SEARCH_S)
-        )
+        lying = _read_through(reader.task(self.queue, self.id, self._since), reader)
         return None if lying is None else _as_queued(lying, self.queue)
 
     def outcome(self, timeout: float | None = None) -> TaskState:
@@ -168,8 +168,10 @@ class Handle(Generic[R_co]):
         def error() -> Exception:
             if reader.trouble:
                 return _unreachable(reader, timeout or 0.0)
-            search = "" if self._since is not None else ", as far as its states were read by then"
-            return ResultTimeout(f"task {self.id!r} has not ended within {timeout:g} s{search}")
+            # Of an ID that others may have used nobody knows by then whether there is such a task.
+            search = self._since is None
+            so_far = ", as far as its states were read by then" if search else "; it goes on"
+            return ResultTimeout(f"task {self.id!r} has not ended within {timeout:g} s{so_far}")
 
         return error
 
@@ -244,6 +246,22 @@ def _wait(future: Future[T], timeout: float | None, too_late: Callable[[], Excep
         raise too_late() from None
     finally:
         future.cancel()  # whoever leaves, by whatever way, is not to be told any more
+
+
+def _read_through(future: Future[T], reader: StateReader) -> T:
+    """What a search finds, which may take SEARCH_S as long as Kafka answers at all."""
+    try:
+        try:
+            return future.result(ANSWER_S)
+        except TimeoutError:
+            if reader.trouble:
+                raise _unreachable(reader, ANSWER_S) from None
+        try:
+            return future.result(SEARCH_S - ANSWER_S)
+        except TimeoutError:
+            raise _unreachable(reader, SEARCH_S) from None
+    finally:
+        future.cancel()
 
 
 async def _await(future: Future[T], timeout: float | None, too_late: Callable[[], Exception]) -> T:
