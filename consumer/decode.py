@@ -6,7 +6,7 @@ from operator import methodcaller
 
 from confluent_kafka import Message
 
-from taskmill.consumer.dlq import GENERATION
+from taskmill.consumer.dlq import GENERATION, header_bytes
 from taskmill.consumer.record import Lease, Reason, Record, Source
 from taskmill.consumer.table import position_key
 from taskmill.producer.routes import PARTITION_HEADER
@@ -56,7 +56,8 @@ class Decoder:
             if generation == _NO_NUMBER:
                 return self._faulty(lease, source, f"header {GENERATION} is no number ≥ 0")
             if not ours and (belongs_to := partition_for(key, self._partitions)) != p:
-                if (size := _bytes_of(source)) > self._max_task_bytes:
+                size = len(key) + len(value or b"") + header_bytes(headers)
+                if size > self._max_task_bytes:
                     # `tasks` took it in a compressed batch, and would not take it again.
                     return self._faulty(lease, source, f"on a wrong partition, with {size} bytes")
                 return Record(lease, offset, key, 0, 0, None, source, None, belongs_to)
@@ -116,11 +117,6 @@ def headers_of(message: Message) -> _HeaderList | None:
         return _headers(message) or []
     except (UnicodeDecodeError, SystemError):
         return None
-
-
-def _bytes_of(source: Source) -> int:
-    headers = sum(len(name) + len(content or b"") for name, content in source.headers)
-    return len(source.key or b"") + len(source.value or b"") + headers
 
 
 def _differs(task: Task, key: bytes) -> str:

@@ -67,7 +67,7 @@ def dead_letter(
         ours[f"{PREFIX}key-omitted"] = f"{len(key)} bytes"
         key = None
     headers = source.headers
-    size = sum(len(name.encode()) + len(content or b"") for name, content in headers)
+    size = header_bytes(headers)
     if size > MAX_BESIDE_BYTES:
         ours[f"{PREFIX}headers-omitted"] = f"{size} bytes"
         headers = ()
@@ -80,6 +80,11 @@ def dead_letter(
         "partition": _partition(source, partitions),
         "headers": _merged(headers, ours),
     }
+
+
+def header_bytes(headers: Headers) -> int:
+    """What `headers` take in a record, at the most: 8 bytes each for their lengths."""
+    return sum(8 + len(name.encode()) + len(content or b"") for name, content in headers)
 
 
 def _partition(source: Source, partitions: int) -> int:

@@ -117,9 +117,9 @@ class Codec:
         return self.decode_task(value)
 
     def prepare(self) -> None:
-        """Ask the registry, where there is one, how tasks, states and results are framed; else it
-        is asked when the first is written. Raises Unreachable, ConfigError."""
-        for framing in (self._tasks, self._states, self._results):
+        """Ask the registry, where there is one, how states and results are framed; else it is asked
+        when the first is written. Raises Unreachable, ConfigError."""
+        for framing in (self._states, self._results):
             if not framing.prefix:
                 framing.register()
 
