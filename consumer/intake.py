@@ -142,7 +142,12 @@ class Intake:
         if gated:
             # Alone where one more end would condemn it.
             note = Note(record, None, deliveries, saved, gates=True)
-            self._gates.wait(note, alone=0 < self._crash_limit - 1 <= deliveries)
+            alone = 0 < self._crash_limit - 1 <= deliveries
+            if alone and record.offset >= part.suspect_until:
+                # Its mark is of an owner who let it go in order. Our own sudden end, before it has
+                # had its turn, would count one more for it, and condemn it for its neighbour.
+                part.notes[record.offset] = Note(record, None, deliveries - 1, saved)
+            self._gates.wait(note, alone=alone)
             return []
         if part.claiming:
             part.claimed.append(record)

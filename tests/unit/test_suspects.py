@@ -1,0 +1,58 @@
+"""What was in flight at sudden ends of its worker, handed from owner to owner."""
+
+from __future__ import annotations
+
+from support.protocols import begun, claim, deliver, held, owner, record
+from taskmill.consumer.protocol import Protocol
+from taskmill.consumer.record import Lease, Record
+from taskmill.consumer.table import Entry
+from taskmill.schemas.states import Status
+
+KILLER, INNOCENT = 0, 1
+Table = dict[bytes, Entry]
+
+
+def take_over(table: Table, *, unclean: bool) -> tuple[Protocol, list[Record]]:
+    """Another owner, at work on both records; and those."""
+    protocol = Protocol()
+    (lease,) = protocol.assigned([0], "generation").restore
+    protocol.restored(lease, 0, table, unclean=unclean)
+    protocol.fetching(lease)
+    claim(protocol)
+    both = [record(lease, KILLER), record(lease, INNOCENT)]
+    assert deliver(protocol, both, table) == []
+    return protocol, both
+
+
+def commit_notes(protocol: Protocol, table: Table) -> list[int]:
+    """Commit what is noted; the offsets of those that start then."""
+    transaction = begun(protocol)
+    for note in transaction.notes.get(0, []):
+        table[note.record.mark_key] = Entry(0, 0, Status.RUNNING, 0, note.deliveries)
+    return [one.offset for one in protocol.committed(transaction)]
+
+
+def deliveries(table: Table) -> list[int]:
+    lease = Lease(0, 1)
+    return [table[record(lease, at).mark_key].deliveries for at in (KILLER, INNOCENT)]
+
+
+def test_those_in_flight_at_two_sudden_ends_run_one_after_the_other() -> None:
+    lease = held(owner(0))
+    table = {record(lease, at).mark_key: Entry(0, 0, Status.RUNNING, 0, 1) for at in (0, 1)}
+    protocol, _ = take_over(table, unclean=True)
+    assert commit_notes(protocol, table) == [KILLER]
+    assert deliveries(table) == [2, 1]
+
+
+def test_one_that_was_let_go_in_order_is_not_condemned_for_its_neighbours_deed() -> None:
+    lease = held(owner(0))
+    # Both were noted by an owner that has let them go; the next ends suddenly, with one at work.
+    table = {record(lease, at).mark_key: Entry(0, 0, Status.RUNNING, 0, 2) for at in (0, 1)}
+    protocol, _ = take_over(table, unclean=False)
+    assert commit_notes(protocol, table) == [KILLER]
+    assert deliveries(table) == [2, 1]
+    protocol, both = take_over(table, unclean=True)
+    transaction = begun(protocol)
+    assert [o.record for o in transaction.outcomes[0]] == both[:1], "the killer is found out"
+    assert [note.deliveries for note in transaction.notes[0]] == [2]
