@@ -26,8 +26,8 @@ from taskmill.schemas.states import Status
 #: So many entries of one table are looked at for what is over: 5 million take an hour and a half,
 #: of a window of days, and a millisecond of each second.
 SWEEP_EVERY_S, SWEEP_ENTRIES = 1.0, 1_000
-#: What must not wait while outcomes are gathered does so for this long at the most. Not woken by
-#: each outcome: that would take the interpreter from the handlers a thousand times a second.
+#: How often gathering looks for what must not wait. It is not woken by each outcome: that would
+#: take the interpreter from the handlers a thousand times a second.
 GATHER_STEP_S = 0.005
 
 
