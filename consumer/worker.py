@@ -8,7 +8,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIServer
@@ -32,6 +31,7 @@ from taskmill.producer.definition import TaskDefinition
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings, check_queue
 from taskmill.runtime.errors import ConfigError, Unreachable
+from taskmill.runtime.wake import Wake
 
 if TYPE_CHECKING:
     from taskmill.consumer.outcomes import PostgresOutcomes
@@ -80,7 +80,7 @@ class Worker:
         self._supervisor = supervisor
         self._clock = clock
         self._drain_timeout = drain_timeout
-        self._wake = threading.Event()
+        self._wake = Wake()
         self._signals = 0
         self._server: WSGIServer | None = None
         settings = app.settings
@@ -294,11 +294,11 @@ class Worker:
         if not self._signals:
             logger.warning("the supervisor is gone")
             self._signals = 1
-            self._wake.set()
+            self._wake.tell()
 
     def _on_signal(self, number: int, frame: object) -> None:
         self._signals += 1
-        self._wake.set()
+        self._wake.tell()
         # A supervised one's group may be signalled beside it (Ctrl-C; systemd): to stop at once is
         # the supervisor's to decide, which kills.
         if self._signals > 1 and self._supervisor is None:
