@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
-from taskmill.runtime.kafka import bootstrap_servers, client_config
+from taskmill.runtime.kafka import bootstrap_servers, client_config, is_fatal
 
 logger = logging.getLogger("taskmill.migrate")
 
@@ -157,7 +157,7 @@ class Reader:
             elif error.code() == KafkaError._PARTITION_EOF:
                 # The position is unknown while no record came.
                 position = max(position, message.offset() or 0)
-            elif error.fatal() or error.code() in _REFUSED:
+            elif is_fatal(error) or error.code() in _REFUSED:
                 raise TaskmillError(f"Kafka refused: {error.str()} ({error.name()})")
             else:
                 logger.info("reading %s: %s", where.topic, error.str())

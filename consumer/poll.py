@@ -22,6 +22,7 @@ from taskmill.consumer.generation import generation_of
 from taskmill.consumer.record import Lease, Record
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import StoreDamaged, Unreachable
+from taskmill.runtime.kafka import is_fatal
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -144,7 +145,7 @@ class Poller:
                     return []
 
     def _trouble(self, error: KafkaError) -> None:
-        if error.fatal():
+        if is_fatal(error):
             raise KafkaException(error)
         if error.code() != KafkaError._PARTITION_EOF:
             logger.warning("consumer: %s", error.str())

@@ -10,6 +10,7 @@ from __future__ import annotations
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from taskmill.producer.watch import StateWatch
+from taskmill.runtime.kafka import is_fatal
 
 Place = tuple[str, int]
 
@@ -156,5 +157,5 @@ def _tell_reached(part: FollowedPartition) -> None:
 
 def raise_if_lasting(error: KafkaError) -> None:
     """Raise KafkaException unless the client gets over `error` by itself."""
-    if error.code() in _LASTING or error.fatal():
+    if error.code() in _LASTING or is_fatal(error):
         raise KafkaException(error)

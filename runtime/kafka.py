@@ -84,6 +84,16 @@ def client_config(
 MAX_POLL_INTERVAL = "max.poll.interval.ms"
 
 
+def is_fatal(error: KafkaError) -> bool:
+    """Whether its client is of no use any more and has to be made anew.
+
+    `error.fatal()` alone does not tell: a consumer's fatal error comes as that of a record, and
+    confluent-kafka 2.16 makes it anew from its code, without that mark. A worker whose place in the
+    group another had taken stood still for good (1 of 30 points of the proof).
+    """
+    return error.fatal() or error.code() == KafkaError._FATAL
+
+
 class OncePerMinute:
     """An error callback that logs each kind of error at most once a minute.
 

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from confluent_kafka import Consumer
 
 from support.oracle import Oracle
+from support.queues import Queue
 from support.wire import ids_on
 from support.workers import Gate, WorkerProcess
 from taskmill.runtime.config import Settings
@@ -107,6 +109,32 @@ def test_what_a_thread_finished_on_a_lost_partition_is_dropped(scene: Scene) -> 
     for p in range(PARTITIONS):
         assert runners[p] == (second.pid if p in again else first.pid)
     scene.ends_well(first, second)
+
+
+def test_a_worker_whose_place_in_the_group_was_taken_takes_it_back(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Queue(settings.model_copy(update={"group_protocol": "classic"}), tmp_path) as queue:
+        worker = queue.add().wait_ready(settings.partitions)
+        place = worker.wait_for(r"slot (\S+), pid")[1]
+        taker = Consumer(
+            {
+                "bootstrap.servers": settings.bootstrap_servers,
+                "group.id": queue.oracle.group,
+                "group.instance.id": place,
+                "partition.assignment.strategy": "range",
+                "session.timeout.ms": 6000,
+                "enable.auto.commit": False,
+            }
+        )
+        taker.subscribe([queue.oracle.tasks])
+        while not taker.assignment():
+            taker.poll(0.1)
+        worker.wait_for("consumer failed, a new one in")
+        taker.close()
+        queue.oracle.put_tasks(["one", "two", "three"], "noop")
+        queue.oracle.wait_states(["one", "two", "three"])
+        assert worker.terminate() == 0
 
 
 def test_a_worker_that_leaves_hands_its_half_over(scene: Scene) -> None:

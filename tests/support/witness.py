@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 
 from support.wire import read_state
+from taskmill.runtime.kafka import is_fatal
 
 TERMINAL = frozenset({"succeeded", "dead", "cancelled", "expired"})
 
@@ -71,7 +72,7 @@ class Witness:
             elif error.code() == KafkaError._PARTITION_EOF:
                 # Its offset is behind markers and aborted records too.
                 self._reached[place] = max(self._reached.get(place, 0), message.offset())
-            elif error.fatal() or not (error.retriable() or error.code() in _AWAY):
+            elif is_fatal(error) or not (error.retriable() or error.code() in _AWAY):
                 raise KafkaException(error)
 
     def _keep(self, message: Any) -> None:
