@@ -8,17 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from taskmill.consumer.failure import describe
 from taskmill.consumer.record import Child, Failure, Outcome, Reason, Record
+from taskmill.consumer.timeouts import (
+    Due,
+    Timekeeper,
+    deadline_of,
+    due_of,
+    expiry_of,
+    traceback_of,
+)
 from taskmill.producer.context import Context, Encode
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
+from taskmill.producer.time_limits import NO_LIMITS
 from taskmill.runtime.clock import Clock
-from taskmill.runtime.errors import InvalidResult
+from taskmill.runtime.errors import DeadlineExceeded, InvalidResult, TimedOut
+from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
 from taskmill.schemas.states import Status
+
+#: Modules that call handlers.
+_OURS = ("taskmill.consumer.", "threading", "multiprocessing.", "asyncio.")
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -32,6 +46,8 @@ class Prepared(NamedTuple):
     context: Context | None
     started_at: int
     started: float
+    #: When its time is over, where it has one.
+    due: Due | None = None
 
 
 def record_of(one: Record | Prepared) -> Record:
@@ -72,11 +88,13 @@ class Attempts:
         clock: Clock,
         hooks: Hooks,
         max_result_bytes: int,
+        timekeeper: Timekeeper | None = None,
     ) -> None:
         self._definitions = definitions
         self._clock = clock
         self._hooks = hooks
         self._max_result_bytes = max_result_bytes
+        self.timekeeper = timekeeper or Timekeeper(clock)
         self.resources: Any = None
         #: Where what handlers keep goes, with the start of their attempt; set by the worker.
         self.keep: Keep = lambda record, started_at, saved: None
@@ -91,9 +109,17 @@ class Attempts:
         task = record.task
         assert task is not None, "a record without a task is an outcome already"
         now = clock.now_ms()
-        if task.expires_at is not None and now >= task.expires_at:
-            return Outcome(record, Status.EXPIRED, finished_at=now)
         definition = self._definitions.get(task.name)
+        limits = NO_LIMITS if definition is None else definition.limits
+        due = None
+        if limits is not NO_LIMITS or _has_limits(task):
+            expires_at, deadline = expiry_of(task, limits), deadline_of(task, limits)
+            if expires_at is not None and now >= expires_at and task.attempt == 1:
+                return Outcome(record, Status.EXPIRED, finished_at=now)
+            if deadline is not None and now >= deadline:
+                late = DeadlineExceeded(f"not started by its deadline, {iso(deadline)}")
+                return _dead(record, Reason.EXPIRED, late, now, now)
+            due = due_of(task, limits, now, clock.monotonic())
         if definition is None:
             known = ", ".join(sorted(self._definitions)) or "none"
             error = KeyError(f"no task {task.name!r} here; known: {known}"[:400])
@@ -104,7 +130,7 @@ class Attempts:
             return _dead(record, Reason.INVALID_PAYLOAD, error, now, now)
         context = None
         if definition.context_parameter is not None or self._hooks.run:
-            context = self._context(record, task, now)
+            context = self._context(record, task, now, due)
             if definition.context_parameter is not None:
                 arguments[definition.context_parameter] = context
         try:
@@ -112,9 +138,14 @@ class Attempts:
                 hook(context, arguments)
         except Exception as error:  # a hook that refuses: the attempt has failed
             return _dead(record, Reason.FAILED, error, now, now)
-        return Prepared(record, definition, arguments, context, now, clock.monotonic())
+        return Prepared(record, definition, arguments, context, now, clock.monotonic(), due)
 
-    def _context(self, record: Record, task: Task, now: int) -> Context:
+    def _context(self, record: Record, task: Task, now: int, due: Due | None) -> Context:
+        monotonic, lease = self._clock.monotonic, record.lease
+
+        def is_over() -> bool:
+            return not lease.held or (due is not None and monotonic() >= due.at)
+
         return Context(
             id=task.id,
             name=task.name,
@@ -125,6 +156,8 @@ class Attempts:
             enqueued_at=task.enqueued_at,
             headers=task.headers,
             resources=self.resources,
+            deadline=None if due is None else due.ends_at,
+            cancelled=is_over,
             saved=record.saved,
             keep=lambda saved: self.keep(record, now, saved),
             encode=self.encode,
@@ -162,16 +195,20 @@ class Attempts:
 
     def fail(self, attempt: Prepared, error: BaseException) -> Outcome:
         """The handler raised `error`, caught where the executor called it."""
-        trace = error.__traceback__
-        if trace is not None and trace.tb_next is not None:
-            # The first frame is the executor's: people look for theirs.
-            error = error.with_traceback(trace.tb_next)
+        return self.observe(attempt, self.failure(attempt, error))
+
+    def failure(self, attempt: Prepared, error: BaseException) -> Outcome:
+        """As `fail`, for somebody else to show to the hooks."""
+        error = error.with_traceback(_theirs(error.__traceback__))
+        reason = Reason.TIMED_OUT if isinstance(error, TimedOut) else Reason.FAILED
         duration = self._clock.monotonic() - attempt.started
         finished_at = attempt.started_at + int(duration * 1000)
-        outcome = _dead(
-            attempt.record, Reason.FAILED, error, attempt.started_at, finished_at, duration
-        )
-        return self.observe(attempt, outcome)
+        return _dead(attempt.record, reason, error, attempt.started_at, finished_at, duration)
+
+    def leave(self, attempt: Prepared, frames: Iterable[FrameType]) -> Outcome:
+        """The handler does not end, though its time is over; it stands at the last of `frames`."""
+        assert attempt.due is not None, "nothing is stuck that has all the time"
+        return self.fail(attempt, attempt.due.error().with_traceback(traceback_of(frames)))
 
     def observe(self, attempt: Prepared, outcome: Outcome) -> Outcome:
         """Show `outcome` to the hooks."""
@@ -181,6 +218,18 @@ class Attempts:
             except Exception:  # the outcome stands, whatever its observers make of it
                 logger.exception("after_run hook of task %s", attempt.definition.name)
         return outcome
+
+
+def _has_limits(task: Task) -> bool:
+    return not (task.timeout_ms is None and task.expires_at is None and task.deadline is None)
+
+
+def _theirs(trace: TracebackType | None) -> TracebackType | None:
+    """`trace` from the first frame on that is not ours: people look for theirs."""
+    at = trace
+    while at is not None and at.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        at = at.tb_next
+    return trace if at is None else at
 
 
 def _dead(

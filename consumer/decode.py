@@ -15,9 +15,6 @@ from taskmill.runtime.partition import partition_for
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import Task
 
-#: Wishes of a task that need parts still to come. (`max_attempts` holds: there is one attempt.)
-_NOT_YET = ("lock_key", "deadline", "timeout_ms")
-
 _HeaderList = list[tuple[str, bytes | None]]
 
 
@@ -96,10 +93,9 @@ class Decoder:
             )
         if task.not_before is not None and task.not_before > source.timestamp:
             return Reason.REJECTED, "not_before: this version has no scheduler yet to keep it"
-        if task.lock_key is None and task.deadline is None and task.timeout_ms is None:
-            return None
-        name = next(name for name in _NOT_YET if getattr(task, name) is not None)
-        return Reason.REJECTED, f"{name}: this version cannot keep it yet"
+        if task.lock_key is not None:
+            return Reason.REJECTED, "lock_key: this version has no lanes yet to keep it"
+        return None
 
 
 #: Not `message.headers()`: where a name is not UTF-8, confluent-kafka 2.16 returns a list with a

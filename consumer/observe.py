@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from taskmill.consumer.engine import Engine
 from taskmill.consumer.record import Outcome
+from taskmill.consumer.timeouts import Timekeeper
 from taskmill.producer.middleware import Middleware
 from taskmill.schemas.states import Status
 
@@ -78,14 +79,16 @@ class WorkerMetrics(Middleware, Collector):
     def __init__(self, version: str) -> None:
         self._version = version
         self._engines: Mapping[str, Engine] = {}
+        self._timekeeper: Timekeeper | None = None
         self._finished: Counter[tuple[str, str, str]] = Counter()
         self._dead: Counter[tuple[str, str]] = Counter()
         self._durations: dict[Labels, _Durations] = {}
         self._waits: dict[Labels, _Durations] = {}
 
-    def watch(self, engines: Mapping[str, Engine]) -> None:
-        """Report these engines' own counts too."""
+    def watch(self, engines: Mapping[str, Engine], timekeeper: Timekeeper) -> None:
+        """Report their own counts too."""
         self._engines = engines
+        self._timekeeper = timekeeper
 
     def after_commit(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
@@ -132,6 +135,15 @@ class WorkerMetrics(Middleware, Collector):
             "taskmill_task_duration_seconds", "How long handlers ran.", self._durations
         )
         yield self._histogram("taskmill_task_wait_seconds", "From enqueue to start.", self._waits)
+        if self._timekeeper is not None:
+            stuck = CounterMetricFamily(
+                "taskmill_stuck_handlers",
+                "Handlers that did not end, though their time was over and the grace too.",
+                labels=["queue", "task"],
+            )
+            for labels, count in list(self._timekeeper.stuck.items()):
+                stuck.add_metric(labels, count)
+            yield stuck
         yield from self._of_engines()
 
     @staticmethod

@@ -201,9 +201,10 @@ class OutcomeRun:
         assert context is not None, "a task with effects takes a Context"
         context.connect(connection)
         try:
-            value = definition.fn(**attempt.arguments)
             if definition.is_async:
-                value = await value
+                value = await self._attempts.timekeeper.acall(attempt)
+            else:
+                value = self._attempts.timekeeper.call(attempt)
         except asyncio.CancelledError as error:
             if self._is_over(attempt.record):
                 raise  # by the worker: whoever owns the record next runs it

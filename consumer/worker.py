@@ -25,6 +25,7 @@ from taskmill.consumer.observe import FailureLog, WorkerMetrics
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
+from taskmill.consumer.timeouts import Timekeeper
 from taskmill.consumer.upkeep import Upkeep
 from taskmill.consumer.watch import Watch
 from taskmill.producer.definition import TaskDefinition
@@ -103,11 +104,10 @@ class Worker:
         self._hooks = app.hooks.then(FailureLog())
         if self._metrics is not None:
             self._hooks = self._hooks.then(self._metrics)
-        self._attempts = Attempts(definitions, clock, self._hooks, settings.max_task_bytes)
+        self._timekeeper = Timekeeper(clock, settings.timeout_grace_ms / 1000)
+        self._attempts = self._new_attempts(definitions)
         self._effects = _effects(definitions, self._attempts, settings, clock)
         self._attempts.effects = self._effects
-        self._attempts.encode = app.encode
-        self._attempts.keep = self._keep
         self._at_most_once = frozenset(
             name for name, d in definitions.items() if d.delivery == "at_most_once"
         )
@@ -132,6 +132,13 @@ class Worker:
         self.engines: dict[str, Engine] = {}
         self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
         self._only: Callable[[list[Outcome]], None] | None = None
+
+    def _new_attempts(self, definitions: Mapping[str, TaskDefinition]) -> Attempts:
+        limit = self._app.settings.max_task_bytes
+        attempts = Attempts(definitions, self._clock, self._hooks, limit, self._timekeeper)
+        attempts.encode = self._app.encode
+        attempts.keep = self._keep
+        return attempts
 
     def _keep(self, record: Record, started_at: int, saved: bytes) -> None:
         """What a handler saves, to the engine of its queue."""
@@ -211,7 +218,7 @@ class Worker:
             return
         if port and self._supervisor is not None:
             port += self._supervisor.place.number
-        self._metrics.watch(self.engines)
+        self._metrics.watch(self.engines, self._timekeeper)
         registry = CollectorRegistry()
         registry.register(self._metrics)
         try:
@@ -254,6 +261,7 @@ class Worker:
             self._effects.stop()
             self._on_loop(self._effects.close())
         stuck = self.dispatcher.stop(timeout_s=1.0)
+        self._timekeeper.stop()
         if stuck:
             logger.warning("%d thread(s) still run a handler; they end with the process", stuck)
         if self._server is not None:
@@ -363,4 +371,4 @@ def _child(
             f'task {isolated[0]!r} is declared isolate="process": '
             f'the worker of App {app.name!r} needs target="module:attribute" to import it there'
         )
-    return ChildSpec(target, settings.max_task_bytes)
+    return ChildSpec(target, settings.max_task_bytes, settings.timeout_grace_ms / 1000)

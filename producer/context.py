@@ -28,17 +28,20 @@ class Encode(Protocol):
 class Context:
     """The attempt a handler runs in: a parameter annotated `Context` receives it.
 
-    `enqueued_at` is UTC milliseconds; `attempt` counts from 1; `headers` are those given at
+    `enqueued_at` is UTC milliseconds, as is `deadline`, when this attempt's time is over (its
+    timeout, or the task's deadline), or None; `attempt` counts from 1; `headers` are those given at
     enqueue; `resources` is what the App's lifespan yielded in this process.
     """
 
     __slots__ = (
         "_connection",
         "_encode",
+        "_is_over",
         "_keep",
         "_saved",
         "attempt",
         "children",
+        "deadline",
         "enqueued_at",
         "generation",
         "headers",
@@ -61,6 +64,8 @@ class Context:
         headers: Mapping[str, str] | None = None,
         resources: Any = None,
         *,
+        deadline: int | None = None,
+        cancelled: Callable[[], bool] = bool,
         saved: bytes | None = None,
         keep: Callable[[bytes], None] | None = None,
         encode: Encode | None = None,
@@ -81,6 +86,8 @@ class Context:
         self.enqueued_at = enqueued_at
         self.headers: Mapping[str, str] = headers if headers is not None else {}
         self.resources = resources
+        self.deadline = deadline
+        self._is_over = cancelled
         self._connection: Any = None
 
     @property
@@ -90,6 +97,12 @@ class Context:
             logging.getLogger(f"taskmill.task.{self.name}"),
             {"task_id": self.id, "queue": self.queue, "attempt": self.attempt},
         )
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether to stop: this attempt's time is over, or another worker has its partition. For
+        what runs where it cannot be interrupted (C code, a lock) and asks now and then."""
+        return self._is_over()
 
     @property
     def connection(self) -> Any:

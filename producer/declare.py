@@ -24,6 +24,9 @@ _UNSAID: Mapping[str, Any] = {
     "effects": None,
     "store_result": True,
     "result_ttl": None,
+    "timeout": None,
+    "expires": None,
+    "deadline": None,
 }
 
 
@@ -73,6 +76,9 @@ class Declare:
         effects: Effects | None = None,
         store_result: bool = True,
         result_ttl: str | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
     ) -> Declare: ...
 
     def __call__(
@@ -88,6 +94,9 @@ class Declare:
         effects: Effects | None = None,
         store_result: bool = True,
         result_ttl: str | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
     ) -> Any:
         """Declare `fn`, or return a decorator that does with these options.
 
@@ -100,7 +109,10 @@ class Declare:
         there happens exactly once. `store_result=False`: what it returns is kept nowhere, and need
         not be JSON; `handle.result()` waits for its end and returns None, or raises as for any
         other that failed. `result_ttl="1d"`: its result is gone so long after its end
-        (ResultExpired), while its state stays. Raises ConfigError.
+        (ResultExpired), while its state stays. `timeout="30s"`: an attempt that runs longer is
+        stopped, as far as its kind allows, and has failed. `expires="1h"`: not started so long
+        after its enqueue, it ends as `expired`. `deadline="1d"`: nothing of it runs beyond so long
+        after its enqueue. Raises ConfigError.
         """
         given = {
             "name": name,
@@ -111,6 +123,9 @@ class Declare:
             "effects": effects,
             "store_result": store_result,
             "result_ttl": result_ttl,
+            "timeout": timeout,
+            "expires": expires,
+            "deadline": deadline,
         }
         # What was given before stands where this call leaves an option out.
         said = {key: value for key, value in given.items() if value != _UNSAID[key]}

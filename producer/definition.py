@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from taskmill.producer.arguments import Arguments
 from taskmill.producer.ids import new_id
 from taskmill.producer.results import Results
+from taskmill.producer.time_limits import NO_LIMITS, TimeLimits, time_limits
 from taskmill.runtime.config import check_queue
 from taskmill.runtime.duration import FORM, parse_duration
 from taskmill.runtime.errors import ConfigError, InvalidArguments
@@ -45,6 +46,9 @@ class TaskDefinition:
         effects: Effects | None = None,
         store_result: bool = True,
         result_ttl: str | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         """Raises ConfigError for a function or an option that cannot be a task's."""
@@ -73,6 +77,7 @@ class TaskDefinition:
             )
         #: How long its result is kept, in milliseconds; None: as long as its state.
         self.result_ttl_ms = _ttl_ms(self.name, result_ttl, store_result)
+        self.limits: TimeLimits = time_limits(f"task {self.name!r}: ", timeout, expires, deadline)
         self.is_async = inspect.iscoroutinefunction(fn)
         arguments = Arguments(self.name, fn, scope)
         results = Results(self.name, arguments.returns if store_result else None)
@@ -104,6 +109,7 @@ class TaskCall(NamedTuple, Generic[R_co]):
     headers: dict[str, str]
     is_generated: bool
     definition: TaskDefinition | None
+    limits: TimeLimits = NO_LIMITS
 
 
 #: Shared by all calls without headers; never changed.
@@ -117,22 +123,42 @@ class Options(NamedTuple):
     key: bytes
     queue: str
     headers: dict[str, str]
+    limits: TimeLimits = NO_LIMITS
 
     @classmethod
-    def of(cls, id: str | None, queue: str, headers: Mapping[str, str] | None) -> Options:
-        """Raises InvalidTaskId, InvalidArguments for headers, ConfigError for a queue."""
+    def of(
+        cls,
+        id: str | None,
+        queue: str,
+        headers: Mapping[str, str] | None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
+    ) -> Options:
+        """Raises InvalidTaskId, InvalidArguments for headers, ConfigError for a queue or a
+        duration."""
         key = check_id(id) if id is not None else b""
-        return cls(id, key, check_queue(queue), check_headers(headers) if headers else NO_HEADERS)
+        return cls(
+            id,
+            key,
+            check_queue(queue),
+            check_headers(headers) if headers else NO_HEADERS,
+            time_limits("", timeout, expires, deadline),
+        )
 
     def call(self, name: str, payload: bytes, definition: TaskDefinition | None) -> TaskCall[Any]:
         """The call of task `name` under these options; an ID is made where none is given."""
-        if self.id is not None:
-            return TaskCall(
-                name, self.id, self.key, payload, self.queue, self.headers, False, definition
-            )
-        made = new_id()
+        made = self.id if self.id is not None else new_id()
         return TaskCall(
-            name, made, made.encode(), payload, self.queue, self.headers, True, definition
+            name,
+            made,
+            self.key or made.encode(),
+            payload,
+            self.queue,
+            self.headers,
+            self.id is None,
+            definition,
+            self.limits,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.middleware import Hooks
+from taskmill.producer.time_limits import NO_LIMITS, TimeLimits
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import ConfigError, PayloadTooLarge
 from taskmill.schemas.codec import Codec, check_id
@@ -34,6 +35,8 @@ class TaskEncoder:
         task = Task(call.id, call.name, call.payload, JSON, self._now_ms())
         if call.headers or parent_id is not None:
             task = task._replace(headers=call.headers, parent_id=parent_id)
+        if call.limits is not NO_LIMITS:
+            task = _limited(task, call.limits)
         for hook in self._hooks().before_enqueue:
             task = _changed(hook, task)
         if task.id != call.id:
@@ -45,6 +48,15 @@ class TaskEncoder:
                 f"{self._max_task_bytes} (TASKMILL_MAX_TASK_BYTES)"
             )
         return call, task, value
+
+
+def _limited(task: Task, limits: TimeLimits) -> Task:
+    now = task.enqueued_at
+    return task._replace(
+        timeout_ms=limits.timeout_ms,
+        expires_at=None if limits.expires_ms is None else now + limits.expires_ms,
+        deadline=None if limits.deadline_ms is None else now + limits.deadline_ms,
+    )
 
 
 def _changed(hook: Callable[[Task], Task | None], task: Task) -> Task:

@@ -63,13 +63,18 @@ class TaskFunction(TaskDefinition, Generic[Call, Returned, Args, Result]):
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
     ) -> TaskOptions[Args, Result]:
         """This task with options for one call (several calls with one `id` run once).
 
         `id`: 1 to 512 bytes of UTF-8, unique in its queue, the deduplication key. `headers`: text
-        that the handler finds in `Context.headers`. Raises InvalidTaskId, ConfigError.
+        that the handler finds in `Context.headers`. `timeout`, `expires`, `deadline`: durations
+        such as "30s", in place of those that the task declares. Raises InvalidTaskId, ConfigError.
         """
-        options = Options.of(id, self.queue if queue is None else queue, headers)
+        queue = self.queue if queue is None else queue
+        options = Options.of(id, queue, headers, timeout, expires, deadline)
         return TaskOptions(self, self._sender, options)
 
 

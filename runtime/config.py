@@ -95,6 +95,11 @@ class Settings(BaseSettings):
         description="A task in flight at so many sudden ends of its worker is dead-lettered. One "
         "end says nothing yet: whatever was fetched may have been in flight.",
     )
+    timeout_grace_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
+        default=5_000,
+        description="How long a handler may clean up once its time is over. One that still runs "
+        "then is left behind; its process, where it has one of its own, is killed.",
+    )
     metrics_port: Annotated[int, Field(ge=0, le=65535)] | None = Field(
         default=None, description="Serve Prometheus metrics here. Unset: do not. 0: any free port."
     )

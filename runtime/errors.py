@@ -16,9 +16,13 @@ TaskmillError
 ├── ResultLost             a large result that Kafka no longer holds
 ├── ResultExpired          a result whose `result_ttl` is over; the task's state stays
 ├── DecodeError            bytes that are no Task, TaskState or known schema
+├── TimedOut               an attempt ran longer than its task's `timeout`
+│   └── DeadlineExceeded   … or beyond its `deadline`
 ├── ProcessDied            the process that ran a handler ended in the middle of it
 ├── StoreDamaged           the local store cannot be used and must be rebuilt
 └── IllegalTransition      a task's state would change in a way that the table forbids
+
+Interrupted, which is no Exception, is what a plain handler is stopped with when its time is over.
 """
 
 from __future__ import annotations
@@ -105,8 +109,11 @@ class TaskFailed(TaskmillError):
     def __init__(
         self, task_id: str, status: str, error_type: str = "", error_message: str = ""
     ) -> None:
-        what = f"{error_type}: {error_message}" if error_type else "no error recorded"
-        super().__init__(f"task {task_id!r} is {status} ({what})")
+        if error_type:
+            why = f" ({error_type}: {error_message})"
+        else:
+            why = ": it had not started in time" if status == "expired" else " (no error recorded)"
+        super().__init__(f"task {task_id!r} is {status}{why}")
         self.task_id = task_id
         self.status = status
         self.error_type = error_type
@@ -150,3 +157,18 @@ class IllegalTransition(TaskmillError):
 
 class ProcessDied(TaskmillError):
     """The process that ran the handler ended in the middle of it."""
+
+
+class TimedOut(TaskmillError, TimeoutError):
+    """An attempt ran longer than the `timeout` of its task."""
+
+
+class DeadlineExceeded(TimedOut):
+    """The `deadline` of a task passed before it was done."""
+
+
+class Interrupted(BaseException):
+    """Raised inside a handler that is no coroutine when its time is over, so that it can clean up.
+
+    Not an Exception: what a handler catches to try something again should not catch this.
+    """

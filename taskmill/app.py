@@ -154,20 +154,25 @@ class App:
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
         declared: bool = True,
     ) -> TaskCall[Any]:
         """A call of the task `name` with arguments by name, for `enqueue_many`.
 
         `declared=False` is for a task that another program declares: its arguments are then not
-        validated here, and its queue is `default` unless given. Raises UnknownTask,
-        InvalidArguments, InvalidTaskId, ConfigError.
+        validated here, and its queue is `default` unless given. Other options: see
+        `TaskFunction.options`. Raises UnknownTask, InvalidArguments, InvalidTaskId, ConfigError.
         """
         if name in self.tasks or declared:
             definition = self.tasks[name]
             payload = definition.dump_arguments((), dict(args))
-            options = Options.of(id, definition.queue if queue is None else queue, headers)
+            queue = definition.queue if queue is None else queue
+            options = Options.of(id, queue, headers, timeout, expires, deadline)
             return options.call(definition.name, payload, definition)
-        options = Options.of(id, DEFAULT_QUEUE if queue is None else queue, headers)
+        queue = DEFAULT_QUEUE if queue is None else queue
+        options = Options.of(id, queue, headers, timeout, expires, deadline)
         return options.call(name, dump_undeclared(name, args), None)
 
     def enqueue(
@@ -178,6 +183,9 @@ class App:
         id: str | None = None,
         queue: str | None = None,
         headers: Mapping[str, str] | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
         declared: bool = True,
     ) -> Handle[Any]:
         """Put a task on Kafka by its name; arguments as for `call`.
@@ -185,7 +193,17 @@ class App:
         Returns once the broker has acknowledged it. Raises what `call` does, PayloadTooLarge,
         Unreachable, ClosedError.
         """
-        call = self.call(name, args, id=id, queue=queue, headers=headers, declared=declared)
+        call = self.call(
+            name,
+            args,
+            id=id,
+            queue=queue,
+            headers=headers,
+            timeout=timeout,
+            expires=expires,
+            deadline=deadline,
+            declared=declared,
+        )
         return self.enqueue_call(call)
 
     def enqueue_call(self, call: TaskCall[R]) -> Handle[R]:

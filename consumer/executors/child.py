@@ -14,35 +14,48 @@ from types import FrameType
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, Prepared, definitions_by_name
 from taskmill.consumer.record import Outcome, Record
+from taskmill.consumer.timeouts import Timekeeper
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK
+from taskmill.runtime.errors import Interrupted
 
 #: Whoever tells the worker to stop may tell its whole process group. A child is started with them
 #: blocked, until it has handlers.
 ORDERLY = frozenset({signal.SIGTERM, signal.SIGINT})
+#: With this a child interrupts its own handler.
+INTERRUPT = signal.SIGTERM
 
 #: What a child says beside outcomes and what handlers save: that it takes records, and that it has
 #: taken one. It has run nothing of a record before the latter.
 READY, STARTED = "ready", "started"
 
 
-def child_main(connection: Connection, target: str, max_result_bytes: int) -> None:
+def child_main(connection: Connection, target: str, max_result_bytes: int, grace_s: float) -> None:
     """Serve attempts from `connection` until it closes; one event loop for the child's life."""
+    timekeeper = Timekeeper(SYSTEM_CLOCK, grace_s, _interrupt)
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        # Else the worker drains: what runs here may end, and then the worker ends this process.
+        if number == INTERRUPT and timekeeper.strikes():
+            raise Interrupted
+
     # A handler, not SIG_IGN: processes that tasks start would inherit that.
     for number in ORDERLY:
-        signal.signal(number, _left_to_the_worker)
+        signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERLY)
     # Not the loop's: a task may hold that for as long as it likes.
     threading.Thread(target=_end_with_the_worker, name="taskmill-parent", daemon=True).start()
     module, _, attribute = target.partition(":")
     app: AppLike = getattr(importlib.import_module(module), attribute)
-    attempts = Attempts(definitions_by_name(app.tasks), SYSTEM_CLOCK, Hooks(()), max_result_bytes)
+    definitions = definitions_by_name(app.tasks)
+    attempts = Attempts(definitions, SYSTEM_CLOCK, Hooks(()), max_result_bytes, timekeeper)
     with asyncio.Runner() as runner:
         runner.run(_serve(connection, attempts, app))
 
 
-def _left_to_the_worker(number: int, frame: FrameType | None) -> None:
-    """The worker drains: what runs here may end, and then the worker ends this process."""
+def _interrupt(ident: int) -> None:
+    """Wake the handler's thread, which is the main one, also out of a system call."""
+    signal.pthread_kill(ident, INTERRUPT)
 
 
 def _end_with_the_worker() -> None:
@@ -75,9 +88,10 @@ async def _attempt(attempts: Attempts, record: Record) -> Outcome:
     if not isinstance(attempt, Prepared):
         return attempt
     try:
-        value = attempt.definition.fn(**attempt.arguments)
         if attempt.definition.is_async:
-            value = await value
+            value = await attempts.timekeeper.acall(attempt)
+        else:
+            value = attempts.timekeeper.call(attempt)
     except BaseException as error:  # SystemExit and the like end the attempt, not the child
         return attempts.fail(attempt, error)
     return attempts.succeed(attempt, value)

@@ -15,9 +15,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
+from typing import Any
 
 from taskmill.consumer.attempt import Attempts, Effects, Prepared, record_of
 from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.timeouts import Abandoned, frames_of_task
 from taskmill.runtime.clock import Clock
 
 Sink = Callable[[list[Outcome]], None]
@@ -41,6 +43,8 @@ class LoopExecutor:
         self._waiting: deque[Record] = deque()
         self._finished: list[Outcome] = []
         self._running: dict[asyncio.Task[None], Record | Prepared | None] = {}
+        #: Runners whose handlers do not end, left behind.
+        self._left: set[asyncio.Task[None]] = set()
         self._topping_up = False
         self._flushing = False
         self._stopping = False
@@ -102,13 +106,13 @@ class LoopExecutor:
     def _begin_stop(self) -> None:
         self._stopping = True
         self._waiting.clear()
-        for task in self._running:
+        for task in (*self._running, *self._left):
             task.cancel()
         self.loop.create_task(self._end())
 
     async def _end(self) -> None:
-        if self._running:
-            await asyncio.wait(self._running, timeout=STOP_S)
+        if runners := (*self._running, *self._left):
+            await asyncio.wait(runners, timeout=STOP_S)
         self._flush()
         self.loop.stop()
 
@@ -144,7 +148,8 @@ class LoopExecutor:
             self.loop.call_soon(self._top_up)
 
     def _retire(self, task: asyncio.Task[None]) -> None:
-        del self._running[task]
+        self._running.pop(task, None)
+        self._left.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.loop.call_exception_handler(
                 {"message": "a runner failed outside its handler", "exception": error}
@@ -155,7 +160,7 @@ class LoopExecutor:
     async def _runner(self) -> None:
         me = asyncio.current_task()
         assert me is not None, "a runner is a task"
-        waiting, finished, prepare = self._waiting, self._finished, self._attempts.prepare
+        waiting, prepare = self._waiting, self._attempts.prepare
         effects = self._attempts.effects
         until = self._monotonic() + SLICE_S
         while waiting:
@@ -172,17 +177,16 @@ class LoopExecutor:
             elif isinstance(attempt := prepare(record), Prepared):
                 self._running[me] = attempt
                 outcome = await self._run(attempt)
+                if me in self._left:
+                    return  # its outcome was told when it was left
                 self._running[me] = None
             else:
                 outcome = attempt
             if outcome is None:
                 self._active -= 1
                 return
-            finished.append(outcome)
+            self._finish(outcome)
             self._active -= 1
-            if not self._flushing:
-                self._flushing = True
-                self.loop.call_soon(self._flush)
             if me.cancelling() or copy_context() != self._pristine:
                 return
             if self._monotonic() >= until:
@@ -191,7 +195,12 @@ class LoopExecutor:
 
     async def _run(self, attempt: Prepared) -> Outcome | None:
         try:
-            value = await attempt.definition.fn(**attempt.arguments)
+            if attempt.due is None:
+                value = await attempt.definition.fn(**attempt.arguments)
+            else:
+                value = await self._run_in_time(attempt)
+        except Abandoned:
+            return None
         except asyncio.CancelledError as error:
             if self._stopping or not attempt.record.lease.held:
                 return None  # cancelled by us: no outcome, whoever owns the record next runs it
@@ -200,11 +209,36 @@ class LoopExecutor:
             return self._attempts.fail(attempt, error)
         return self._attempts.succeed(attempt, value)
 
+    async def _run_in_time(self, attempt: Prepared) -> Any:
+        me = asyncio.current_task()
+        assert me is not None, "a runner is a task"
+        try:
+            return await self._attempts.timekeeper.acall(attempt, lambda: self._leave(me, attempt))
+        finally:
+            if me in self._left:
+                raise Abandoned
+
+    def _leave(self, runner: asyncio.Task[None], attempt: Prepared) -> None:
+        """Go on without `runner`, whose handler does not end: the next one takes its place."""
+        outcome = self._attempts.leave(attempt, frames_of_task(runner))
+        del self._running[runner]
+        self._left.add(runner)
+        self._finish(outcome)
+        self._active -= 1
+        if not self._topping_up:
+            self._top_up()
+
     async def _run_with(self, effects: Effects, record: Record) -> Outcome | None:
         try:
             return await effects.run(record)
         except asyncio.CancelledError:
             return None  # by us: a handler's own is an outcome
+
+    def _finish(self, outcome: Outcome) -> None:
+        self._finished.append(outcome)
+        if not self._flushing:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         self._flushing = False

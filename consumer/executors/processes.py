@@ -24,6 +24,8 @@ from taskmill.consumer.executors.child import ORDERLY, STARTED, child_main
 from taskmill.consumer.executors.loop import Sink
 from taskmill.consumer.executors.threads import ThreadExecutor
 from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.timeouts import GRACE_S
+from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import ProcessDied
 
 logger = logging.getLogger("taskmill.worker")
@@ -43,6 +45,8 @@ class ChildSpec(NamedTuple):
     #: "module:attribute", importable in a fresh interpreter.
     target: str
     max_result_bytes: int
+    #: Seconds that a handler has after it was interrupted, before its process is killed.
+    grace_s: float = GRACE_S
 
 
 class _Slot:
@@ -115,12 +119,18 @@ class ProcessExecutor(ThreadExecutor):
             if connection is None:
                 return None
             started = False
+            limit: Deadline | None = None
             try:
                 connection.send(sent)
                 while True:
+                    if limit is not None and not connection.poll(limit.left()):
+                        return self._overdue(slot, attempt)
                     answer = connection.recv()
                     if answer == STARTED:
                         started = True
+                        if attempt.due is not None:
+                            # It interrupts its handler itself, and answers, unless it cannot.
+                            limit = Deadline(attempt.due.seconds + self._spec.grace_s)
                     elif isinstance(answer, bytes):
                         self._attempts.keep(record, attempt.started_at, answer)
                     else:
@@ -130,7 +140,14 @@ class ProcessExecutor(ThreadExecutor):
                 died = self._bury(slot)
                 if started:
                     break
-        return self._attempts.fail(attempt, died)
+        return self._attempts.failure(attempt, died)
+
+    def _overdue(self, slot: _Slot, attempt: Prepared) -> Outcome:
+        """The child has let the grace pass too: it is killed."""
+        assert attempt.due is not None, "only what has a time can be over it"
+        slot.process.kill()
+        self._bury(slot)
+        return self._attempts.failure(attempt, attempt.due.error())
 
     def _ready(self, slot: _Slot, record: Record) -> Connection | None:
         """A child in `slot` that takes records; None where `record` is not to start any more."""

@@ -6,10 +6,12 @@ import threading
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from queue import Empty, SimpleQueue
+from types import FrameType
 
 from taskmill.consumer.attempt import Attempts, Prepared
 from taskmill.consumer.executors.loop import Sink
 from taskmill.consumer.record import Outcome, Record
+from taskmill.consumer.timeouts import Abandoned
 
 Run = Callable[[Prepared], Outcome]
 
@@ -28,10 +30,15 @@ class ThreadExecutor:
         # One count a thread: no lock, and no count lost.
         self._done = [0] * size
         self._now: list[Record | Prepared | None] = [None] * size
-        self._threads = [
-            threading.Thread(target=self._main, args=(i,), name=f"taskmill-{name}-{i}", daemon=True)
-            for i in range(size)
-        ]
+        self._name = name
+        self._threads = [self._thread(index) for index in range(size)]
+        #: Those whose handlers do not end, left behind.
+        self._left: list[threading.Thread] = []
+
+    def _thread(self, index: int) -> threading.Thread:
+        return threading.Thread(
+            target=self._main, args=(index,), name=f"taskmill-{self._name}-{index}", daemon=True
+        )
 
     def start(self) -> None:
         for thread in self._threads:
@@ -77,14 +84,17 @@ class ThreadExecutor:
         share = timeout_s / len(self._threads)
         for thread in self._threads:
             thread.join(share)
-        return sum(thread.is_alive() for thread in self._threads)
+        return sum(thread.is_alive() for thread in (*self._threads, *self._left))
 
     def _main(self, index: int) -> None:
         while (record := self._queue.get()) is not None:
             if not record.lease.held:
                 self._done[index] += 1
                 continue
-            outcome = self._outcome(index, record)
+            try:
+                outcome = self._outcome(index, record)
+            except Abandoned:
+                return  # another thread has this place
             self._now[index] = None
             if outcome is not None:
                 self._sink([outcome])
@@ -105,7 +115,26 @@ class ThreadExecutor:
     def _run(self, index: int, attempt: Prepared) -> Outcome | None:
         """The outcome of `attempt`; None: it came to none, whoever owns the record next runs it."""
         try:
-            value = attempt.definition.fn(**attempt.arguments)
+            if attempt.due is None:
+                value = attempt.definition.fn(**attempt.arguments)
+            else:
+                value = self._attempts.timekeeper.call(attempt, self._leave)
+        except Abandoned:
+            raise
         except BaseException as error:  # SystemExit and the like end the attempt, not the thread
             return self._attempts.fail(attempt, error)
         return self._attempts.succeed(attempt, value)
+
+    def _leave(self, attempt: Prepared, frames: list[FrameType]) -> None:
+        """Go on without the thread that runs `attempt` and does not end: another takes its place.
+
+        Called by the timekeeper.
+        """
+        index = next(i for i, one in enumerate(self._now) if one is attempt)
+        outcome = self._attempts.leave(attempt, frames)
+        self._left.append(self._threads[index])
+        self._now[index] = None
+        self._sink([outcome])
+        self._done[index] += 1
+        thread = self._threads[index] = self._thread(index)
+        thread.start()

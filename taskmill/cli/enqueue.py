@@ -37,6 +37,9 @@ _CHUNK = 5_000
 @click.option("--args", "args_text", metavar="JSON", help="Arguments, a JSON object. Default: {}.")
 @click.option("--id", "task_id", metavar="ID", help="Dedup ID. Left out: a UUIDv7.")
 @click.option("-q", "--queue", help="The task's own by default; without -A: default.")
+@click.option("--timeout", metavar="10s", help="The longest that an attempt may run.")
+@click.option("--expires", metavar="1h", help="Not started so long from now, it ends as expired.")
+@click.option("--deadline", metavar="1d", help="Nothing of it runs beyond so long from now.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended, and print its result.")
 @click.option(
     "--from",
@@ -53,6 +56,9 @@ def enqueue(
     args_text: str | None,
     task_id: str | None,
     queue: str | None,
+    timeout: str | None,
+    expires: str | None,
+    deadline: str | None,
     wait: bool,
     source: IO[bytes] | None,
     skip_bad: bool,
@@ -60,9 +66,12 @@ def enqueue(
 ) -> int:
     """Put a task on Kafka and print its ID, once the broker has acknowledged it.
 
-    Lines of --from are {"args": {…}, "name": …, "id": …, "queue": …}; all but args may be left
-    out where NAME, or -q, is given here.
+    Lines of --from are {"args": {…}, "name": …, "id": …, "queue": …, "timeout": …, "expires": …,
+    "deadline": …}; all but args may be left out where NAME is given here. What is given here holds
+    for lines that do not say otherwise.
     """
+    given = {"queue": queue, "timeout": timeout, "expires": expires, "deadline": deadline}
+    options = {key: value for key, value in given.items() if value is not None}
     if source is not None:
         _refuse_with_from({"--args": args_text, "--id": task_id, "--wait": wait or None})
     elif name is None:
@@ -72,11 +81,13 @@ def enqueue(
     app = load_app(target) if target else App("cli")
     with closing(app):
         if source is not None:
-            defaults = Defaults(name, queue, target is not None)
+            defaults = Defaults(name, options, target is not None)
             return _many(app, source, defaults, skip_bad=skip_bad, as_json=as_json)
         assert name is not None, "checked above"
         args = parse_object(args_text or "{}", "--args")
-        call = make_call(app, name, args, task_id, queue, target is not None)
+        if task_id is not None:
+            options["id"] = task_id
+        call = make_call(app, name, args, options, target is not None)
         return _one(app, call, wait=wait, as_json=as_json)
 
 

@@ -1,4 +1,4 @@
-"""Tasks as JSON, one a line: `{"args": {…}, "name": …, "id": …, "queue": …}`."""
+"""Tasks as JSON, one a line: `{"args": {…}, "name": …, "id": …, "queue": …, "timeout": …}`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.errors import ConfigError, InvalidArguments, InvalidInput
 
-_FIELDS = ("args", "name", "id", "queue")
+#: What a line may say of how its task is to be handled, beside its name: options of `App.call`.
+_OPTIONS = ("id", "queue", "timeout", "expires", "deadline")
+_FIELDS = ("args", "name", *_OPTIONS)
 
 
 class Defaults(NamedTuple):
     """What a line that does not say otherwise takes; `declared`: the App knows all tasks."""
 
     name: str | None
-    queue: str | None
+    options: Mapping[str, Any]
     declared: bool
 
 
@@ -50,13 +52,14 @@ def _no_constant(name: str) -> None:
 
 
 def make_call(
-    app: App, name: str, args: Mapping[str, Any], id: str | None, queue: str | None, declared: bool
+    app: App, name: str, args: Mapping[str, Any], options: Mapping[str, Any], declared: bool
 ) -> TaskCall[Any]:
-    """A call with arguments that came as JSON, small enough to be sent. Raises InvalidInput."""
+    """A call with arguments that came as JSON, small enough to be sent; `options` are `App.call`'s.
+    Raises InvalidInput, ConfigError."""
     if declared:
         # As JSON, not as Python values: a date is a string, a tuple is a list.
         args = app.tasks[name].load(json.dumps(args).encode())
-    call = app.call(name, args, id=id, queue=queue, declared=declared)
+    call = app.call(name, args, **options, declared=declared)
     # Too large is told now, not half way; the hooks see a task when it is sent.
     TaskEncoder(app.codec, app.settings.max_task_bytes, Hooks, SYSTEM_CLOCK).encode(call)
     return call
@@ -68,17 +71,17 @@ def parse_line(app: App, text: bytes, defaults: Defaults) -> TaskCall[Any]:
     unknown = fields.keys() - set(_FIELDS)
     if unknown:
         raise InvalidArguments(f"unknown field {min(unknown)!r}; allowed: {', '.join(_FIELDS)}")
-    for key in ("name", "id", "queue"):
+    for key in ("name", *_OPTIONS):
         if fields.get(key) is not None and not isinstance(fields[key], str):
             raise InvalidArguments(f"field {key!r} is no string")
     if not isinstance(fields.get("args"), dict):
         raise InvalidArguments("field 'args' is missing or no object")
-    given = {key: value for key, value in fields.items() if value is not None}
-    name = given.get("name", defaults.name)
+    name = defaults.name if fields.get("name") is None else fields["name"]
     if name is None:
         raise InvalidArguments("field 'name' is missing, and no NAME was given")
-    queue = given.get("queue", defaults.queue)
-    return make_call(app, name, given["args"], given.get("id"), queue, defaults.declared)
+    said = {key: fields[key] for key in _OPTIONS if fields.get(key) is not None}
+    options = {**defaults.options, **said}
+    return make_call(app, name, fields["args"], options, defaults.declared)
 
 
 def check_lines(

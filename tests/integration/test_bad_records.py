@@ -220,7 +220,7 @@ FUTURE_MS = NOW_MS + 100 * 365 * 86_400_000
 
 @pytest.mark.parametrize(
     "asks",
-    [{"not_before": FUTURE_MS}, {"lock_key": "customer:7"}, {"timeout_ms": 1000}],
+    [{"not_before": FUTURE_MS}, {"lock_key": "customer:7"}],
     ids=lambda asks: next(iter(asks)),
 )
 def test_what_this_version_cannot_keep_is_rejected_not_ignored(

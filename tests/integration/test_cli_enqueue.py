@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from support.brokers import free_port
+from support.oracle import Oracle
 from support.states import StateWriter, make_state
+from support.wire import read_task
 from taskmill.app import App
 from taskmill.cli.main import cli
 from taskmill.runtime.config import Settings
@@ -88,6 +90,8 @@ def test_one_task_is_enqueued_and_its_id_printed(run: Any, shop: Settings) -> No
         (("enqueue", "x", "--args", '{"a": NaN}'), "--args is no JSON: NaN is no JSON number"),
         (("enqueue", "x", "--id", ""), "task ID is 0 bytes long"),
         (("enqueue", "x", "-q", "a b"), "queue 'a b'"),
+        (("enqueue", "x", "--timeout", "10"), "timeout: duration '10': expected a number and one"),
+        (("enqueue", "x", "--expires", "0s"), "expires='0s': allowed are 1ms to 3650d"),
         (("enqueue", "x", "--skip-bad"), "--skip-bad goes with --from"),
         (("enqueue", "x", "--from", "shop.py", "--id", "1"), "--id does not go with --from"),
         (("enqueue", "x", "--from", "nowhere"), "nowhere"),
@@ -107,6 +111,31 @@ def test_wrong_use_is_one_line_and_exit_code_2(
     assert ran.out == ""
     assert message in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_time_limits_are_given_for_one_task_and_for_the_lines_that_do_not_say_otherwise(
+    run: Any, shop: Settings
+) -> None:
+    limits = ("--timeout", "10s", "--expires", "1h", "--deadline", "1d")
+    assert run("enqueue", "x", "--id", "given", *limits).code == 0
+    lines = [
+        {"args": {}, "id": "of the file"},
+        {"args": {}, "id": "of its own", "timeout": "1s", "deadline": "2d"},
+    ]
+    Path("tasks.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert run("enqueue", "x", "--from", "tasks.jsonl", *limits).code == 0
+    lying = Oracle(str(shop.bootstrap_servers), shop.prefix)
+    found = {}
+    for seen in lying.read(lying.tasks):
+        task = read_task(seen.value or b"")
+        at = task["enqueued_at"]
+        found[task["id"]] = (task["timeout_ms"], task["expires_at"] - at, task["deadline"] - at)
+    hour, day = 3_600_000, 86_400_000
+    assert found == {
+        "given": (10_000, hour, day),
+        "of the file": (10_000, hour, day),
+        "of its own": (1_000, hour, 2 * day),
+    }
 
 
 def test_an_unreachable_broker_is_exit_code_3(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:

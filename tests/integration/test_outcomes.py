@@ -79,6 +79,25 @@ def test_a_result_that_cannot_be_kept_undoes_what_the_handler_did(
     assert effects(postgres, url) == []
 
 
+def test_what_a_handler_did_before_its_time_was_over_is_undone(
+    postgres: Postgres, url: str, kind: str
+) -> None:
+    async def body(ctx: Context) -> None:
+        await add(ctx)
+        if kind == "async":
+            await asyncio.sleep(30)
+        while True:
+            pass
+
+    with bench(url, kind, body) as one:
+        first = one.run(a_record(timeout_ms=100))
+        again = one.run(a_record(timeout_ms=100))
+    assert first.failure is not None
+    assert first.failure.reason is Reason.TIMED_OUT
+    assert again.failure == first.failure
+    assert effects(postgres, url) == []
+
+
 def test_a_task_too_late_to_run_is_not_expired_where_it_had_run(
     postgres: Postgres, url: str, kind: str
 ) -> None:

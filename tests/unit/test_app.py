@@ -15,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import taskmill
+from support.clocks import HandClock
 from taskmill.app import App
+from taskmill.producer.definition import TaskCall
 from taskmill.producer.ids import new_id, time_of
 from taskmill.producer.middleware import Hooks, Middleware
 from taskmill.producer.process import PerProcess
@@ -80,6 +82,28 @@ def test_options_are_checked_before_anything_is_sent() -> None:
         {"a": "b"},
         False,
     )
+
+
+def test_time_limits_of_a_call_travel_and_those_of_a_task_do_not() -> None:
+    clock = HandClock()
+    app = App("shop", clock=clock)
+
+    @app.task(timeout="30s", expires="1h", deadline="1d")
+    def send(order_id: int) -> None: ...
+
+    def asked(call: TaskCall[Any]) -> tuple[int | None, int | None, int | None]:
+        _, task, _ = app.encode(call)
+        return task.timeout_ms, task.expires_at, task.deadline
+
+    assert asked(send.call(1)) == (None, None, None)
+    assert asked(send.options(timeout="1.5s").call(1)) == (1_500, None, None)
+    limits = {"expires": "1s", "deadline": "1m"}
+    at = (None, clock.ms + 1_000, clock.ms + 60_000)
+    assert asked(send.options(**limits).call(1)) == at
+    assert asked(app.call("send", {"order_id": 1}, **limits)) == at
+    assert asked(app.call("elsewhere", {}, **limits, declared=False)) == at
+    with pytest.raises(ConfigError, match=r"^timeout: duration 'soon': expected a number and"):
+        send.options(timeout="soon")
 
 
 def test_a_task_of_another_program_is_sent_only_where_that_is_said() -> None:

@@ -151,6 +151,24 @@ def test_config_shows_values_their_origin_and_no_secret(monkeypatch: pytest.Monk
     assert "hunter2" not in json.dumps(settings)
 
 
+def test_config_of_an_app_names_its_tasks_without_a_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = (
+        "from taskmill import App",
+        "app = App('clocked', prefix='own')",
+        "app.task(lambda: 1, name='quick', timeout='5s')",
+        "app.task(lambda: 1, name='endless')",
+    )
+    (tmp_path / "clocked.py").write_text("\n".join(lines))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    plain = run("config", "-A", "clocked:app")
+    assert "tasks without a timeout, which may run for ever: endless\n" in plain.stderr
+    told = json.loads(run("config", "-A", "clocked:app", "--json").stdout)
+    assert told["tasks_without_timeout"] == ["endless"]
+    assert told["settings"]["prefix"] == {"value": "own", "from": "given"}
+
+
 def test_an_unreachable_broker_is_told_with_its_address_and_exit_code_3(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

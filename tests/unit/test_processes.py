@@ -72,7 +72,7 @@ def test_an_exit_without_a_stop_does_not_wait_for_a_child() -> None:
         from taskmill.producer.middleware import Hooks
         from taskmill.runtime.clock import SYSTEM_CLOCK
 
-        def child_main(connection, target, size):
+        def child_main(connection, *rest):
             processes.signal.signal(processes.signal.SIGTERM, lambda *_: None)
             connection.send(b"up")
             connection.recv()  # for good: the other end closes with its parent
