@@ -7,12 +7,14 @@ prepare ──> (handler runs, wherever the executor runs it) ──> succeed | 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from taskmill.consumer.failure import describe
 from taskmill.consumer.record import Child, Failure, Outcome, Reason, Record
+from taskmill.consumer.retry import may_go_on
 from taskmill.consumer.timeouts import (
     Due,
     Timekeeper,
@@ -26,7 +28,7 @@ from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
 from taskmill.producer.time_limits import NO_LIMITS
 from taskmill.runtime.clock import Clock
-from taskmill.runtime.errors import DeadlineExceeded, InvalidResult, TimedOut
+from taskmill.runtime.errors import DeadlineExceeded, InvalidResult, Reject, TimedOut
 from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
 from taskmill.schemas.states import Status
@@ -137,7 +139,7 @@ class Attempts:
             for hook in self._hooks.before_run:
                 hook(context, arguments)
         except Exception as error:  # a hook that refuses: the attempt has failed
-            return _dead(record, Reason.FAILED, error, now, now)
+            return self._failed(record, definition, error, now, now)
         return Prepared(record, definition, arguments, context, now, clock.monotonic(), due)
 
     def _context(self, record: Record, task: Task, now: int, due: Due | None) -> Context:
@@ -200,10 +202,34 @@ class Attempts:
     def failure(self, attempt: Prepared, error: BaseException) -> Outcome:
         """As `fail`, for somebody else to show to the hooks."""
         error = error.with_traceback(_theirs(error.__traceback__))
-        reason = Reason.TIMED_OUT if isinstance(error, TimedOut) else Reason.FAILED
         duration = self._clock.monotonic() - attempt.started
-        finished_at = attempt.started_at + int(duration * 1000)
-        return _dead(attempt.record, reason, error, attempt.started_at, finished_at, duration)
+        started_at = attempt.started_at
+        finished_at = started_at + int(duration * 1000)
+        return self._failed(
+            attempt.record, attempt.definition, error, started_at, finished_at, duration
+        )
+
+    def _failed(
+        self,
+        record: Record,
+        definition: TaskDefinition,
+        error: BaseException,
+        started_at: int,
+        finished_at: int,
+        duration: float = 0.0,
+    ) -> Outcome:
+        """Retrying, or dead: as the task's policy says of `error`."""
+        task = record.task
+        assert task is not None, "only a task is attempted"
+        outcome = _dead(record, _reason_of(error), error, started_at, finished_at, duration)
+        wait_s = definition.retry.next_after(task.attempt, error, task.max_attempts)
+        if wait_s is None or not may_go_on(record):
+            return outcome
+        retry_ms = math.ceil(wait_s * 1000)
+        deadline = deadline_of(task, definition.limits)
+        if deadline is not None and finished_at + retry_ms >= deadline:
+            return outcome  # it would come too late to start
+        return outcome._replace(status=Status.RETRYING, retry_ms=retry_ms)
 
     def leave(self, attempt: Prepared, frames: Iterable[FrameType]) -> Outcome:
         """The handler does not end, though its time is over; it stands at the last of `frames`."""
@@ -218,6 +244,12 @@ class Attempts:
             except Exception:  # the outcome stands, whatever its observers make of it
                 logger.exception("after_run hook of task %s", attempt.definition.name)
         return outcome
+
+
+def _reason_of(error: BaseException) -> Reason:
+    if isinstance(error, TimedOut):
+        return Reason.TIMED_OUT
+    return Reason.REJECTED if isinstance(error, Reject) else Reason.FAILED
 
 
 def _has_limits(task: Task) -> bool:

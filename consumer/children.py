@@ -1,12 +1,16 @@
-"""Tasks that handlers enqueue: to which partitions they go; what waits while that is unknown."""
+"""Where outcomes lead beside their mark: to queues of tasks that handlers enqueued, to retry tiers.
+
+What leads to a place that cannot be reached now waits, so that nothing else has to wait with it.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from taskmill.consumer.record import Child, Outcome
+from taskmill.consumer.tiers import Tiers
 from taskmill.consumer.transaction import Transaction
 from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import Clock, Deadline
@@ -16,6 +20,8 @@ from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import partition_count
 
 logger = logging.getLogger("taskmill.worker")
+
+T = TypeVar("T")
 
 #: To find the topic of a queue, or make it.
 ROUTE_TIMEOUT_S = 3.0
@@ -28,8 +34,9 @@ TELL_S = 60.0
 class Children:
     """The commit thread's own; makes topics of queues that have none yet."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, tiers: Tiers, clock: Clock) -> None:
         self._clock = clock
+        self._tiers = tiers
         self._routes = Routes(
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
         )
@@ -38,13 +45,13 @@ class Children:
         self.waiting: list[Outcome] = []
         self._again_at = 0.0
         self._told_at: float | None = None
-        #: Queue -> until when it is not asked for again: a question takes seconds.
-        self._refused: dict[str, float] = {}
+        #: Queue, or wait -> until when it is not asked for again: a question takes seconds.
+        self._refused: dict[str | int, float] = {}
 
     def vet(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Those of `outcomes` that a transaction can write now. One whose child belongs to a queue
-        that cannot be reached, or refuses us, waits, so that no other has to wait with it."""
-        if not any(outcome.children for outcome in outcomes):
+        """Those of `outcomes` that a transaction can write now. One that leads to a queue, or to a
+        tier, that cannot be reached, or refuses us, waits."""
+        if not any(outcome.children or outcome.retry_ms is not None for outcome in outcomes):
             return outcomes
         refused: dict[str, bool] = {}
         ready = []
@@ -52,7 +59,10 @@ class Children:
             for child in outcome.children:
                 if child.queue not in refused:
                     refused[child.queue] = self._route(child.queue) is None
-            if outcome.record.lease.held and any(refused[c.queue] for c in outcome.children):
+            waits = any(refused[child.queue] for child in outcome.children) or (
+                outcome.retry_ms is not None and not self._reaches(outcome.retry_ms)
+            )
+            if waits and outcome.record.lease.held:
                 if not self.waiting:
                     self._again_at = self._clock.monotonic() + AGAIN_S
                 self.waiting.append(outcome)
@@ -69,16 +79,24 @@ class Children:
 
     def _route(self, queue: str) -> Route | None:
         """Where tasks of `queue` go; None, told once a minute: it cannot be had now."""
-        if self._clock.monotonic() < self._refused.get(queue, 0.0):
+        return self._ask(queue, lambda limit: self._routes.get(queue, limit))
+
+    def _reaches(self, wait_ms: int) -> bool:
+        """Whether the retry tier for `wait_ms` is there; told as `_route`."""
+        return self._ask(wait_ms, lambda limit: self._tiers.reach(wait_ms, limit)) or False
+
+    def _ask(self, place: str | int, ask: Callable[[Deadline], T]) -> T | None:
+        if self._clock.monotonic() < self._refused.get(place, 0.0):
             return None
         try:
-            return self._routes.get(queue, Deadline(ROUTE_TIMEOUT_S, self._clock))
+            return ask(Deadline(ROUTE_TIMEOUT_S, self._clock))
         except TaskmillError as error:
             now = self._clock.monotonic()
-            self._refused[queue] = now + AGAIN_S
+            self._refused[place] = now + AGAIN_S
             if self._told_at is None or now - self._told_at >= TELL_S:
                 self._told_at = now
-                logger.warning("the queue of child tasks cannot be reached, they wait: %s", error)
+                what = "queue of child tasks" if isinstance(place, str) else "retry tier"
+                logger.warning("the %s cannot be reached, tasks wait for it: %s", what, error)
             return None
 
     def routes_of(self, transaction: Transaction) -> dict[str, Route] | None:
@@ -95,7 +113,8 @@ class Children:
         return routes
 
     def forget(self, queues: Iterable[str]) -> None:
-        """Ask anew where tasks of `queues` go."""
+        """Ask anew where tasks of `queues` go, and where the tiers are."""
+        self._tiers.forget()
         for queue in queues:
             self._routes.forget(queue)
 

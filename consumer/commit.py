@@ -18,7 +18,9 @@ from taskmill.consumer.dlq import dead_letter
 from taskmill.consumer.hand import Hand, NoAnswer
 from taskmill.consumer.protocol import Transaction
 from taskmill.consumer.record import Outcome
+from taskmill.consumer.retry import retry_record
 from taskmill.consumer.state import StateEncoder
+from taskmill.consumer.tiers import Tiers
 from taskmill.producer.routes import PARTITION_HEADER, Route
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -84,7 +86,8 @@ class Committer:
         self._clock = clock
         self._producer: Producer | None = None
         self._hand: Hand[tuple[Answer, dict[int, int]]] | None = None
-        self.children = Children(settings, clock)
+        self._tiers = Tiers(settings, topics, clock)
+        self.children = Children(settings, self._tiers, clock)
         #: What the DLQ takes beside our headers, whatever the batch compresses to.
         self._max_letter = max_task_record_bytes(settings)
         self.failures = 0
@@ -232,7 +235,10 @@ class Committer:
                 if outcome.status is not None:
                     mark = {"key": outcome.record.mark_key, "value": self._encoder.state(outcome)}
                     messages.append(mark)
-                if outcome.failure is not None:
+                if outcome.retry_ms is not None:
+                    place = self._tiers.place(outcome.retry_ms)
+                    self._produce(producer, retry_record(outcome, *place))
+                elif outcome.failure is not None:
                     self._produce(
                         producer,
                         dead_letter(

@@ -141,7 +141,9 @@ class Core:
                 marks += [
                     (
                         r.mark_key,
-                        Entry(r.generation, r.seq, o.status, now, expires_at=_expiry(o)),
+                        Entry(
+                            r.generation, r.seq, o.status, now, saved=o.saved, expires_at=_expiry(o)
+                        ),
                     )
                     for o in outcomes
                     if o.status is not None

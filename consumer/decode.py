@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import methodcaller
 
 from confluent_kafka import Message
 
-from taskmill.consumer.dlq import GENERATION, header_bytes
+from taskmill.consumer.dlq import ATTEMPT, GENERATION, SEQ, header_bytes
 from taskmill.consumer.record import Lease, Reason, Record, Source
 from taskmill.consumer.table import position_key
 from taskmill.producer.routes import PARTITION_HEADER
@@ -16,6 +17,10 @@ from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import Task
 
 _HeaderList = list[tuple[str, bytes | None]]
+
+#: Headers whose number holds in place of the body's.
+_OUTDO = frozenset({GENERATION, SEQ, ATTEMPT})
+_NOTHING_TOLD: Mapping[str, int] = {}
 
 
 class Decoder:
@@ -47,11 +52,12 @@ class Decoder:
         source = Source(self._topic, p, offset, message.timestamp()[1], key, value, headers)
         if not key:
             return self._faulty(lease, source, "no key: the key of a task is its ID")
-        generation: int | None = None
+        told = _NOTHING_TOLD
         if headers != self._ours[p]:
-            ours, generation = self._told(headers, p)
-            if generation == _NO_NUMBER:
-                return self._faulty(lease, source, f"header {GENERATION} is no number ≥ 0")
+            ours, told = self._told(headers, p)
+            for name, number in told.items():
+                if number == _NO_NUMBER:
+                    return self._faulty(lease, source, f"header {name} is no number")
             if not ours and (belongs_to := partition_for(key, self._partitions)) != p:
                 size = len(key) + len(value or b"") + header_bytes(headers)
                 if size > self._max_task_bytes:
@@ -64,20 +70,23 @@ class Decoder:
                 return self._faulty(lease, source, _differs(task, key))
         except DecodeError as error:
             return self._faulty(lease, source, str(error))
-        if generation is None:
-            generation = task.generation
+        generation, seq = task.generation, task.seq
+        if told:
+            generation, seq = told.get(GENERATION, generation), told.get(SEQ, seq)
+            if ATTEMPT in told:
+                task = task._replace(attempt=max(told[ATTEMPT], 1))
         fault = self._refused(task, source)
-        return Record(lease, offset, key, generation, task.seq, task, source, fault)
+        return Record(lease, offset, key, generation, seq, task, source, fault)
 
-    def _told(self, headers: _HeaderList, p: int) -> tuple[bool, int | None]:
-        """What headers say: whether p/n is this very place, and the generation if one is given."""
-        ours, generation = False, None
-        for header in headers:
-            if header[0] == PARTITION_HEADER:
-                ours = header == self._ours[p][0]
-            elif header[0] == GENERATION:
-                generation = _generation(header[1])
-        return ours, generation
+    def _told(self, headers: _HeaderList, p: int) -> tuple[bool, Mapping[str, int]]:
+        """Whether p/n in a header is this very place, and the numbers that outdo the body's."""
+        ours, told = False, _NOTHING_TOLD
+        for name, content in headers:
+            if name == PARTITION_HEADER:
+                ours = (name, content) == self._ours[p][0]
+            elif name in _OUTDO:
+                told = {**told, name: _number(content)}
+        return ours, told
 
     def _faulty(self, lease: Lease, source: Source, message: str) -> Record:
         key = position_key(source.topic, source.partition, source.offset)
@@ -120,12 +129,12 @@ def _differs(task: Task, key: bytes) -> str:
     return f"the key {shown!r} differs from the task's ID {task.id[:64]!r}"
 
 
-#: In place of a generation, where the header holds none.
+#: In place of a number, where the header holds none.
 _NO_NUMBER = -1
 
 
-def _generation(content: bytes | None) -> int:
-    """A generation as its header carries it: decimal digits, below 2³¹; else _NO_NUMBER."""
+def _number(content: bytes | None) -> int:
+    """A number as a header carries it: decimal digits, below 2³¹; else _NO_NUMBER."""
     if content is None or not content.isdigit() or len(content) > 10:
         return _NO_NUMBER
     number = int(content)

@@ -13,7 +13,14 @@ from taskmill.consumer.record import Headers, Outcome, Source
 from taskmill.runtime.partition import partition_for
 
 PREFIX = "taskmill-"
-GENERATION = "taskmill-generation"
+#: These outdo what the body says, so that its bytes stay as they were enqueued.
+GENERATION = f"{PREFIX}generation"
+ATTEMPT, SEQ = f"{PREFIX}attempt", f"{PREFIX}seq"
+#: When the next attempt is due, in UTC milliseconds, for people; milliseconds that are left of the
+#: wait after this tier.
+DUE, LEFT = f"{PREFIX}due", f"{PREFIX}left-ms"
+#: Of a record on its way to its next attempt, and of no letter.
+_ON_THE_WAY = frozenset({ATTEMPT, SEQ, DUE, LEFT})
 
 #: With the largest value, both still fit into what the DLQ takes beyond it (1 MiB).
 MAX_BESIDE_BYTES = 256 * 1024
@@ -40,11 +47,38 @@ def dead_letter(
     so, and how large they are. A letter that the DLQ does not take would make its transaction fail
     for ever.
     """
-    source, failure = outcome.record.source, outcome.failure
-    assert failure is not None, "a dead letter has a failure"
-    task = outcome.record.task
+    source, task = outcome.record.source, outcome.record.task
+    ours = failure_headers(outcome)
+    value = source.value
+    if value is not None and len(value) > max_value_bytes:
+        ours[f"{PREFIX}value-omitted"] = f"{len(value)} bytes"
+        value = None
+    key = source.key
+    if key is not None and len(key) > MAX_BESIDE_BYTES:
+        ours[f"{PREFIX}key-omitted"] = f"{len(key)} bytes"
+        key = None
+    headers: Headers = [(n, v) for n, v in source.headers if n not in _ON_THE_WAY]
+    size = header_bytes(headers)
+    if size > MAX_BESIDE_BYTES:
+        ours[f"{PREFIX}headers-omitted"] = f"{size} bytes"
+        headers = ()
+    if task is not None:
+        ours[f"{PREFIX}task"] = cut(task.name, 256)
+    return {
+        "topic": topic,
+        "key": key,
+        "value": value,
+        "partition": _partition(source, partitions),
+        "headers": merged(headers, ours),
+    }
+
+
+def failure_headers(outcome: Outcome) -> dict[str, str]:
+    """What the headers of a failed attempt's record say of it."""
+    source, failure, task = outcome.record.source, outcome.failure, outcome.record.task
+    assert failure is not None, "it failed"
     failed_at = str(outcome.finished_at or source.timestamp)
-    ours = {
+    return {
         f"{PREFIX}original-topic": source.topic,
         f"{PREFIX}original-partition": str(source.partition),
         f"{PREFIX}original-offset": str(source.offset),
@@ -57,28 +91,6 @@ def dead_letter(
         f"{PREFIX}error-message": failure.error.message,
         f"{PREFIX}error-fingerprint": failure.error.fingerprint,
         f"{PREFIX}error-stack": failure.stack,
-    }
-    value = source.value
-    if value is not None and len(value) > max_value_bytes:
-        ours[f"{PREFIX}value-omitted"] = f"{len(value)} bytes"
-        value = None
-    key = source.key
-    if key is not None and len(key) > MAX_BESIDE_BYTES:
-        ours[f"{PREFIX}key-omitted"] = f"{len(key)} bytes"
-        key = None
-    headers = source.headers
-    size = header_bytes(headers)
-    if size > MAX_BESIDE_BYTES:
-        ours[f"{PREFIX}headers-omitted"] = f"{size} bytes"
-        headers = ()
-    if task is not None:
-        ours[f"{PREFIX}task"] = cut(task.name, 256)
-    return {
-        "topic": topic,
-        "key": key,
-        "value": value,
-        "partition": _partition(source, partitions),
-        "headers": _merged(headers, ours),
     }
 
 
@@ -94,7 +106,7 @@ def _partition(source: Source, partitions: int) -> int:
     return source.partition % partitions
 
 
-def _merged(original: Headers, ours: dict[str, str]) -> list[tuple[str, bytes | None]]:
+def merged(original: Headers, ours: dict[str, str]) -> list[tuple[str, bytes | None]]:
     """The record's own headers, then ours; what is written once keeps its first value."""
     present = {name for name, _ in original}
     kept = [(n, v) for n, v in original if n not in ours or n in _WRITTEN_ONCE]

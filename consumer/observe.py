@@ -22,6 +22,7 @@ from prometheus_client.registry import Collector
 
 from taskmill.consumer.engine import Engine
 from taskmill.consumer.record import Outcome
+from taskmill.consumer.tiers import Tier, next_pass
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.producer.middleware import Middleware
 from taskmill.schemas.states import Status
@@ -35,9 +36,13 @@ Labels = tuple[str, str]
 
 
 class FailureLog(Middleware):
-    """Logs each task that ended dead, once that is final: what, why, and where it went."""
+    """Logs each task that ended dead, once that is final: what, why, and where it went. Of those to
+    be tried again one of each batch: there may be thousands a second."""
 
     def after_commit(self, outcomes: Sequence[Outcome]) -> None:
+        retried = next((one for one in outcomes if one.retry_ms is not None), None)
+        if retried is not None:
+            _tell_retry(retried)
         for outcome in outcomes:
             if outcome.status is Status.DEAD and outcome.failure is not None:
                 task, failure = outcome.record.task, outcome.failure
@@ -50,6 +55,22 @@ class FailureLog(Middleware):
                     failure.error.message,
                     f"\n{failure.stack}" if failure.stack else "",
                 )
+
+
+def _tell_retry(outcome: Outcome) -> None:
+    task, failure = outcome.record.task, outcome.failure
+    assert task is not None, "only a task is tried again"
+    assert failure is not None, "only what failed is tried again"
+    logger.info(
+        "attempt %d of task %s of %s failed (%s), again in %g s or more: %s: %s",
+        task.attempt,
+        task.id,
+        task.name,
+        failure.reason,
+        (outcome.retry_ms or 0) / 1000,
+        failure.error.type,
+        failure.error.message,
+    )
 
 
 class _Durations:
@@ -76,8 +97,10 @@ class _Durations:
 class WorkerMetrics(Middleware, Collector):
     """The worker's metrics (names: the contract's). Register it with a Prometheus registry."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self, version: str, tiers: Sequence[Tier] = ()) -> None:
         self._version = version
+        self._tiers = tiers
+        self._retries: Counter[tuple[str, str]] = Counter()
         self._engines: Mapping[str, Engine] = {}
         self._timekeeper: Timekeeper | None = None
         self._finished: Counter[tuple[str, str, str]] = Counter()
@@ -98,7 +121,9 @@ class WorkerMetrics(Middleware, Collector):
             task, queue = record.task, record.lease.queue
             name = task.name if task is not None else ""
             self._finished[queue, name, outcome.status.value] += 1
-            if outcome.failure is not None:
+            if outcome.retry_ms is not None:
+                self._retries[queue, next_pass(self._tiers, outcome.retry_ms).tier.name] += 1
+            elif outcome.failure is not None:
                 self._dead[queue, outcome.failure.reason.value] += 1
             if task is not None and outcome.started_at is not None:
                 labels = (queue, name)
@@ -131,6 +156,12 @@ class WorkerMetrics(Middleware, Collector):
         for (queue, reason), count in list(self._dead.items()):
             dead.add_metric([queue, reason], count)
         yield dead
+        retries = CounterMetricFamily(
+            "taskmill_retries", "Failed attempts put into a retry tier.", labels=["queue", "tier"]
+        )
+        for (queue, tier), count in list(self._retries.items()):
+            retries.add_metric([queue, tier], count)
+        yield retries
         yield self._histogram(
             "taskmill_task_duration_seconds", "How long handlers ran.", self._durations
         )

@@ -86,7 +86,7 @@ def to_row(outcome: Outcome) -> tuple[Any, ...]:
         record.seq,
         outcome.status.value,
         outcome.result,
-        None if failure is None else _dump([failure.reason, *failure.error, failure.stack]),
+        None if failure is None else _dump(_parts(failure, outcome.retry_ms)),
         _dump([[c.queue, _text(c.key), _text(c.value)] for c in outcome.children])
         if outcome.children
         else None,
@@ -107,22 +107,31 @@ def outcome_of(record: Record, row: tuple[Any, ...]) -> Outcome:
     duration = 0.0
     if started_at is not None and finished_at is not None:
         duration = (finished_at - started_at) / 1000
+    why, retry_ms = (None, None) if failure is None else _failure(json.loads(failure))
     return Outcome(
         record,
         Status(status),
         result,
-        None if failure is None else _failure(json.loads(failure)),
+        why,
         started_at,
         finished_at,
         duration,
         tuple(Child(q, b64decode(k), b64decode(v)) for q, k, v in json.loads(children or b"[]")),
         expires_at,
+        retry_ms,
     )
 
 
-def _failure(parts: list[str]) -> Failure:
-    reason, *error, stack = parts
-    return Failure(Reason(reason), TaskError(*error), stack)
+def _parts(failure: Failure, retry_ms: int | None) -> list[str | int]:
+    """As `_failure` reads it; where it is tried again, after how long."""
+    parts: list[str | int] = [failure.reason, *failure.error, failure.stack]
+    return parts if retry_ms is None else [*parts, retry_ms]
+
+
+def _failure(parts: list[Any]) -> tuple[Failure, int | None]:
+    reason, kind, message, fingerprint, stack, *retry_ms = parts
+    failure = Failure(Reason(reason), TaskError(kind, message, fingerprint), stack)
+    return failure, retry_ms[0] if retry_ms else None
 
 
 def _dump(value: Any) -> bytes:

@@ -127,6 +127,13 @@ class Part:
         out, self.ready = self.ready[:taken], self.ready[taken:]
         return out
 
+    def with_saved(self, outcome: Outcome) -> Outcome:
+        """`outcome`, which is retrying, with what its handler kept last."""
+        record = outcome.record
+        note = self.notes.get(record.offset) or self.kept.get(record.offset)
+        saved = record.saved if note is None or note.saved is None else note.saved
+        return outcome if outcome.saved is not None else outcome._replace(saved=saved)
+
     def note(self, record: Record, started_at: int | None, saved: bytes | None) -> None:
         """`record` runs, and its handler keeps `saved` where that is not None."""
         if self.live.get(record.mark_key) is not record:

@@ -235,6 +235,7 @@ class Protocol(Intake):
             if not part.awaits() and not (old and part.phase is Phase.RUNNING):
                 continue
             taken = part.take_ready(room, size, alone=not outcomes)
+            taken = [part.with_saved(o) if o.retry_ms is not None else o for o in taken]
             noted, overtaken = ([], []) if part.releasing else part.take_notes(taken)
             if self._gates.closed:
                 noted = [note for note in noted if not note.gates]

@@ -134,6 +134,9 @@ class Outcome(NamedTuple):
     children: tuple[Child, ...] = ()
     #: UTC milliseconds from which on the result counts as gone; None: it stays.
     expires_at: int | None = None
+    #: Of a retrying one: how long until the next attempt, and what the handler kept for it.
+    retry_ms: int | None = None
+    saved: bytes | None = None
 
     @property
     def held_bytes(self) -> int:

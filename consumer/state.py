@@ -23,6 +23,18 @@ def is_large(result: bytes | None) -> bool:
     return result is not None and len(result) > INLINE_RESULT_BYTES
 
 
+def _cut(error: TaskError) -> TaskError:
+    """`error`, so short that a state holds it."""
+    message = cut(error.message, INLINE_MESSAGE_CHARS)
+    return TaskError(cut(error.type, 100), message, error.fingerprint)
+
+
+def _next_attempt_at(outcome: Outcome) -> int | None:
+    if outcome.retry_ms is None or outcome.finished_at is None:
+        return None
+    return outcome.finished_at + outcome.retry_ms
+
+
 class StateEncoder:
     """Encodes outcomes of one queue and worker. Large parts pile up until `take_large`."""
 
@@ -40,7 +52,9 @@ class StateEncoder:
         result, large = outcome.result, None
         if outcome.failure is not None:
             error = outcome.failure.error
-            if len(error.message) > INLINE_MESSAGE_CHARS or len(error.type) > 100:
+            if outcome.retry_ms is not None:
+                error = _cut(error)  # the record that waits has all of it
+            elif len(error.message) > INLINE_MESSAGE_CHARS or len(error.type) > 100:
                 large = self._results_topic
         if is_large(result):
             large = self._results_topic
@@ -48,11 +62,7 @@ class StateEncoder:
             self._set_aside(outcome)
             result = None
             if error is not None:
-                error = TaskError(
-                    cut(error.type, 100),
-                    cut(error.message, INLINE_MESSAGE_CHARS),
-                    error.fingerprint,
-                )
+                error = _cut(error)
         assert outcome.status is not None, "an outcome without status leaves no mark"
         source = record.source
         return self._encode(
@@ -68,13 +78,14 @@ class StateEncoder:
                 task.enqueued_at if task is not None else source.timestamp,
                 outcome.started_at,
                 outcome.finished_at,
-                None,
+                _next_attempt_at(outcome),
                 result,
                 None if result is None else JSON,
                 error,
                 source.partition,
                 source.offset,
                 large,
+                saved=outcome.saved,
                 result_expires_at=outcome.expires_at,
             )
         )

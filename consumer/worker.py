@@ -25,6 +25,7 @@ from taskmill.consumer.observe import FailureLog, WorkerMetrics
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
+from taskmill.consumer.tiers import tiers_of
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.consumer.upkeep import Upkeep
 from taskmill.consumer.watch import Watch
@@ -100,7 +101,7 @@ class Worker:
         self.slot = Slot(settings.state_dir, supervisor.place.slot if supervisor else None)
         # Counting costs 2 µs a task: only where somebody reads it.
         wanted = settings.metrics_port is not None
-        self._metrics = WorkerMetrics(__version__) if wanted else None
+        self._metrics = WorkerMetrics(__version__, tiers_of(settings)) if wanted else None
         self._hooks = app.hooks.then(FailureLog())
         if self._metrics is not None:
             self._hooks = self._hooks.then(self._metrics)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from taskmill import App, Context, Middleware
+from taskmill import App, Context, Middleware, Retry
 
 ROOT = Path(sysconfig.get_path("stdlib"))
 
@@ -39,7 +39,7 @@ def files() -> list[str]:
     return sorted(path.as_posix() for path in paths if not others.intersection(path.parts))
 
 
-@app.task
+@app.task(retry=Retry(on=(OSError,)))  # what does not parse now will not later
 def index(path: str) -> Entry:
     """Count the definitions in the file at `path` (below the standard library), and hash it."""
     content = (ROOT / path).read_bytes()

@@ -91,6 +91,13 @@ QUESTIONS = {
         "protocol {pause, a worker joins (classic)}, {pause, a worker leaves (classic)} and "
         "{pause, a worker is killed (classic)}."
     ),
+    "retries": (
+        "A retry on the tier of a second is {lateness, single on 1s, p50} late, 99 of 100 at the "
+        "most {lateness, single on 1s, p99}. Of many that are due together the first is "
+        "{lateness, first of many} late, and {passed on, many due together} follow. With a tenth "
+        "of its tasks failing once a worker reaches {share of the rate, a tenth fails once} of "
+        "its rate with none."
+    ),
     "slope": (
         "After {tasks run} tasks at {committed}, its own memory grows by {slope of its own "
         "memory} tasks."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from taskmill import App
+from taskmill import App, Context
 from taskmill.runtime.config import Settings
 
 
@@ -16,6 +16,11 @@ def make(settings: Settings | None = None) -> App:
     @app.task
     async def noop(n: int) -> None:
         return None
+
+    @app.task
+    async def fails_once(ctx: Context, n: int) -> None:
+        if ctx.attempt == 1:
+            raise ValueError(n)
 
     @app.task
     async def nap(ms: float) -> None:

@@ -10,6 +10,7 @@ from taskmill.producer.context import Context
 from taskmill.producer.definition import DEFAULT_QUEUE, Effects, Isolation, Promise
 from taskmill.producer.function import Sender, TaskFunction
 from taskmill.producer.registry import Registry
+from taskmill.producer.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +28,7 @@ _UNSAID: Mapping[str, Any] = {
     "timeout": None,
     "expires": None,
     "deadline": None,
+    "retry": None,
 }
 
 
@@ -79,6 +81,7 @@ class Declare:
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        retry: Retry | None = None,
     ) -> Declare: ...
 
     def __call__(
@@ -97,6 +100,7 @@ class Declare:
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        retry: Retry | None = None,
     ) -> Any:
         """Declare `fn`, or return a decorator that does with these options.
 
@@ -112,7 +116,8 @@ class Declare:
         (ResultExpired), while its state stays. `timeout="30s"`: an attempt that runs longer is
         stopped, as far as its kind allows, and has failed. `expires="1h"`: not started so long
         after its enqueue, it ends as `expired`. `deadline="1d"`: nothing of it runs beyond so long
-        after its enqueue. Raises ConfigError.
+        after its enqueue. `retry=Retry(…)`: how it is tried again where it fails, in place of the
+        App's. Raises ConfigError.
         """
         given = {
             "name": name,
@@ -126,6 +131,7 @@ class Declare:
             "timeout": timeout,
             "expires": expires,
             "deadline": deadline,
+            "retry": retry,
         }
         # What was given before stands where this call leaves an option out.
         said = {key: value for key, value in given.items() if value != _UNSAID[key]}

@@ -9,6 +9,7 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from taskmill.producer.arguments import Arguments
 from taskmill.producer.ids import new_id
 from taskmill.producer.results import Results
+from taskmill.producer.retry import ONCE, Retry, check_max_attempts
 from taskmill.producer.time_limits import NO_LIMITS, TimeLimits, time_limits
 from taskmill.runtime.config import check_queue
 from taskmill.runtime.duration import FORM, parse_duration
@@ -49,6 +50,8 @@ class TaskDefinition:
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        retry: Retry | None = None,
+        default_retry: Retry = Retry(),  # noqa: B008  (a value)
         scope: Mapping[str, Any] | None = None,
     ) -> None:
         """Raises ConfigError for a function or an option that cannot be a task's."""
@@ -78,6 +81,7 @@ class TaskDefinition:
         #: How long its result is kept, in milliseconds; None: as long as its state.
         self.result_ttl_ms = _ttl_ms(self.name, result_ttl, store_result)
         self.limits: TimeLimits = time_limits(f"task {self.name!r}: ", timeout, expires, deadline)
+        self.retry = _check_retry(self, retry, default_retry)
         self.is_async = inspect.iscoroutinefunction(fn)
         arguments = Arguments(self.name, fn, scope)
         results = Results(self.name, arguments.returns if store_result else None)
@@ -110,6 +114,7 @@ class TaskCall(NamedTuple, Generic[R_co]):
     is_generated: bool
     definition: TaskDefinition | None
     limits: TimeLimits = NO_LIMITS
+    max_attempts: int | None = None
 
 
 #: Shared by all calls without headers; never changed.
@@ -124,6 +129,7 @@ class Options(NamedTuple):
     queue: str
     headers: dict[str, str]
     limits: TimeLimits = NO_LIMITS
+    max_attempts: int | None = None
 
     @classmethod
     def of(
@@ -134,9 +140,12 @@ class Options(NamedTuple):
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        max_attempts: int | None = None,
     ) -> Options:
-        """Raises InvalidTaskId, InvalidArguments for headers, ConfigError for a queue or a
-        duration."""
+        """Raises InvalidTaskId, InvalidArguments for headers, ConfigError for a queue, a duration
+        or a number of attempts."""
+        if max_attempts is not None:
+            check_max_attempts("", max_attempts)
         key = check_id(id) if id is not None else b""
         return cls(
             id,
@@ -144,6 +153,7 @@ class Options(NamedTuple):
             check_queue(queue),
             check_headers(headers) if headers else NO_HEADERS,
             time_limits("", timeout, expires, deadline),
+            max_attempts,
         )
 
     def call(self, name: str, payload: bytes, definition: TaskDefinition | None) -> TaskCall[Any]:
@@ -159,6 +169,7 @@ class Options(NamedTuple):
             self.id is None,
             definition,
             self.limits,
+            self.max_attempts,
         )
 
 
@@ -206,6 +217,21 @@ def _check_effects(task: TaskDefinition, effects: Effects | None) -> Effects | N
             "transaction is that of ctx.connection"
         )
     return effects
+
+
+def _check_retry(task: TaskDefinition, retry: Retry | None, default: Retry) -> Retry:
+    """The policy of `task`, else ConfigError."""
+    for one in (retry, default):
+        if one is not None and not isinstance(one, Retry):
+            raise ConfigError(f"task {task.name!r}: retry={one!r:.60}; allowed: a Retry, or None")
+    if task.delivery != "at_most_once":
+        return default if retry is None else retry
+    if retry is not None and retry.max_attempts > 1:
+        raise ConfigError(
+            f"task {task.name!r}: retry with delivery={task.delivery!r}: it never starts again "
+            "once it may have begun; leave one of them out"
+        )
+    return ONCE
 
 
 def _drop(value: Any) -> None:

@@ -37,6 +37,8 @@ class TaskEncoder:
             task = task._replace(headers=call.headers, parent_id=parent_id)
         if call.limits is not NO_LIMITS:
             task = _limited(task, call.limits)
+        if call.max_attempts is not None:
+            task = task._replace(max_attempts=call.max_attempts)
         for hook in self._hooks().before_enqueue:
             task = _changed(hook, task)
         if task.id != call.id:

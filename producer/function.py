@@ -66,15 +66,17 @@ class TaskFunction(TaskDefinition, Generic[Call, Returned, Args, Result]):
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        max_attempts: int | None = None,
     ) -> TaskOptions[Args, Result]:
         """This task with options for one call (several calls with one `id` run once).
 
         `id`: 1 to 512 bytes of UTF-8, unique in its queue, the deduplication key. `headers`: text
         that the handler finds in `Context.headers`. `timeout`, `expires`, `deadline`: durations
-        such as "30s", in place of those that the task declares. Raises InvalidTaskId, ConfigError.
+        such as "30s", in place of those that the task declares; `max_attempts`, in place of its
+        policy's. Raises InvalidTaskId, ConfigError.
         """
         queue = self.queue if queue is None else queue
-        options = Options.of(id, queue, headers, timeout, expires, deadline)
+        options = Options.of(id, queue, headers, timeout, expires, deadline, max_attempts)
         return TaskOptions(self, self._sender, options)
 
 

@@ -11,15 +11,19 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
+    NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
 
+from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import ConfigError
 
 #: What Kafka allows in a topic name, less the dot that separates our own parts of it.
 NAME = re.compile(r"[a-zA-Z0-9_-]{1,100}\Z")
+#: A retry tier: a wait, and the end of its topic's name.
+TIER = re.compile(r"\d{1,9}(ms|s|m|h|d)", re.ASCII)
 _SECRET = re.compile(
     r"password|passphrase|secret|token|\.pem$|key\.pem|sasl\.oauthbearer\.config|basic\.auth"
 )
@@ -95,6 +99,11 @@ class Settings(BaseSettings):
         description="A task in flight at so many sudden ends of its worker is dead-lettered. One "
         "end says nothing yet: whatever was fetched may have been in flight.",
     )
+    retry_tiers: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=("1s", "10s", "1m", "10m"),
+        description="Waits before a next attempt, a topic each: 1s,10s,1m,10m. Others round up to "
+        "one of these; a longer one than the last passes that more than once.",
+    )
     timeout_grace_ms: Annotated[int, Field(ge=0, le=3_600_000)] = Field(
         default=5_000,
         description="How long a handler may clean up once its time is over. One that still runs "
@@ -134,6 +143,24 @@ class Settings(BaseSettings):
         for name in ("bootstrap.servers", "metadata.broker.list"):
             if name in value:
                 raise ValueError(f"{name} is set by TASKMILL_BOOTSTRAP_SERVERS")
+        return value
+
+    @field_validator("retry_tiers", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(one.strip() for one in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("retry_tiers")
+    @classmethod
+    def _rising(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for tier in value:
+            if not TIER.fullmatch(tier):
+                raise ValueError(
+                    f"{tier!r:.40}: a tier is a whole number and one of ms, s, m, h, d"
+                )
+        lengths = [parse_duration(tier) for tier in value]
+        if not value or lengths != sorted(set(lengths)) or lengths[0] <= 0 or lengths[-1] > 86_400:
+            raise ValueError("one or more waits up to 1d, each longer than the one before")
         return value
 
     @field_validator("bootstrap_servers")
@@ -201,6 +228,8 @@ class Settings(BaseSettings):
         out: dict[str, Any] = {}
         for name in type(self).model_fields:
             value = getattr(self, name)
+            if isinstance(value, tuple):
+                value = ",".join(value)
             out[name] = str(value) if isinstance(value, Path) else value
             if isinstance(value, str):
                 login = _URL_LOGIN.sub(rf"\1{MASK}@", value)

@@ -16,6 +16,8 @@ TaskmillError
 ├── ResultLost             a large result that Kafka no longer holds
 ├── ResultExpired          a result whose `result_ttl` is over; the task's state stays
 ├── DecodeError            bytes that are no Task, TaskState or known schema
+├── RetryAfter             raised by a handler, as `Retry.after("10s")`: try again then
+├── Reject                 raised by a handler: no attempt will do
 ├── TimedOut               an attempt ran longer than its task's `timeout`
 │   └── DeadlineExceeded   … or beyond its `deadline`
 ├── ProcessDied            the process that ran a handler ended in the middle of it
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Self
 
 
 class TaskmillError(Exception):
@@ -157,6 +159,22 @@ class IllegalTransition(TaskmillError):
 
 class ProcessDied(TaskmillError):
     """The process that ran the handler ended in the middle of it."""
+
+
+class RetryAfter(TaskmillError):
+    """What `Retry.after` makes, for a handler to raise: this attempt failed, the next one is made
+    after `seconds`."""
+
+    def __init__(self, seconds: float, why: str = "") -> None:
+        super().__init__(why or f"to be tried again after {seconds:g} s")
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[type[Self], tuple[float, str]]:
+        return type(self), (self.seconds, str(self))
+
+
+class Reject(TaskmillError):
+    """Raised by a handler that knows: no attempt will do. The task is dead, as `rejected`."""
 
 
 class TimedOut(TaskmillError, TimeoutError):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from taskmill.runtime.config import Settings, check_queue, table_segment_ms
+from taskmill.runtime.config import TIER, Settings, check_queue, table_segment_ms
 
 _SECOND_MS = 1000
 _MINUTE_MS = 60 * _SECOND_MS
@@ -17,8 +17,9 @@ _DAY_MS = 24 * _HOUR_MS
 #: above that again for what a dead letter carries on top (a stack of 4 KiB, an error, its origin).
 HEADROOM_BYTES = 64 * 1024
 
-#: Letters are few, and read by people: parallelism buys nothing there.
-_DLQ_PARTITIONS = 3
+#: Letters are few, and read by people; what waits for its next attempt is passed on in batches:
+#: parallelism buys little there.
+_FEW_PARTITIONS = 3
 
 
 class Kind(StrEnum):
@@ -28,6 +29,11 @@ class Kind(StrEnum):
     STATE = "state"
     RESULTS = "results"
     DLQ = "dlq"
+    RETRY = "retry"
+
+
+#: What every queue has. The topics of its retry tiers come into being with the first that waits.
+OF_EVERY_QUEUE = (Kind.TASKS, Kind.STATE, Kind.RESULTS, Kind.DLQ)
 
 
 #: Partition p of one belongs to whoever owns p of the others, so their counts are equal.
@@ -63,6 +69,10 @@ class Topics:
         """Results and errors too large for a state record."""
         return self.name(Kind.RESULTS)
 
+    def retry(self, tier: str) -> str:
+        """Where tasks wait for `tier` (a duration such as "10s") until their next attempt."""
+        return f"{self.name(Kind.RETRY)}.{tier}"
+
     @property
     def dlq(self) -> str:
         """Dead letters: the original bytes."""
@@ -80,7 +90,7 @@ class TopicSpec:
 
 
 def topic_specs(
-    settings: Settings, queue: str, kinds: Iterable[Kind] = tuple(Kind)
+    settings: Settings, queue: str, kinds: Iterable[Kind] = OF_EVERY_QUEUE
 ) -> list[TopicSpec]:
     """The queue's topics as `settings` want them, replication aside (see `replication`)."""
     topics = Topics(settings.prefix, queue)
@@ -89,11 +99,27 @@ def topic_specs(
         TopicSpec(
             name=topics.name(kind),
             kind=kind,
-            partitions=settings.partitions if kind in CO_PARTITIONED else _DLQ_PARTITIONS,
+            partitions=settings.partitions if kind in CO_PARTITIONED else _FEW_PARTITIONS,
             configs=configs[kind],
         )
         for kind in kinds
     ]
+
+
+def retry_specs(settings: Settings, queue: str, tiers: Iterable[str]) -> list[TopicSpec]:
+    """The topics of the queue's retry tiers."""
+    topics = Topics(settings.prefix, queue)
+    configs = _configs(settings)[Kind.RETRY]
+    return [TopicSpec(topics.retry(t), Kind.RETRY, _FEW_PARTITIONS, configs) for t in tiers]
+
+
+def retry_topic_of(name: str, prefix: str) -> tuple[str, str] | None:
+    """Queue and tier of a retry topic's `name`; None where it is none under `prefix`."""
+    stem = f"{prefix}.{Kind.RETRY}."
+    queue, dot, tier = name.removeprefix(stem).partition(".")
+    if not name.startswith(stem) or not dot or not TIER.fullmatch(tier):
+        return None
+    return queue, tier
 
 
 def replication(settings: Settings, brokers: int) -> tuple[int, dict[str, str]]:
@@ -136,6 +162,13 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
             **shared,
             "cleanup.policy": "delete",
             # Time must not delete a task that nobody has read; the owner deletes what is done.
+            "retention.ms": "-1",
+            "max.message.bytes": str(tasks_bytes),
+        },
+        # As tasks, which lie here for a time.
+        Kind.RETRY: {
+            **shared,
+            "cleanup.policy": "delete",
             "retention.ms": "-1",
             "max.message.bytes": str(tasks_bytes),
         },

@@ -23,6 +23,7 @@ from taskmill.runtime.errors import ConfigError, TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers, client_config
 from taskmill.runtime.topic_table import (
     CO_PARTITIONED,
+    OF_EVERY_QUEUE,
     Drift,
     Kind,
     Topics,
@@ -30,10 +31,21 @@ from taskmill.runtime.topic_table import (
     TopicState,
     drift,
     replication,
+    retry_specs,
+    retry_topic_of,
     topic_specs,
 )
 
-__all__ = ["Drift", "Kind", "Topics", "check", "ensure", "partition_count", "staging"]
+__all__ = [
+    "Drift",
+    "Kind",
+    "Topics",
+    "check",
+    "ensure",
+    "ensure_retry",
+    "partition_count",
+    "staging",
+]
 
 DEFAULT_TIMEOUT_S = 10.0
 _POLL_S = 0.02
@@ -171,7 +183,7 @@ def _is_led(topic: TopicMetadata | None) -> bool:
 def ensure(
     settings: Settings,
     queue: str,
-    kinds: Iterable[Kind] = tuple(Kind),
+    kinds: Iterable[Kind] = OF_EVERY_QUEUE,
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     clock: Clock = SYSTEM_CLOCK,
@@ -205,6 +217,24 @@ def ensure(
     return created
 
 
+def ensure_retry(
+    settings: Settings,
+    queue: str,
+    tiers: Iterable[str],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    clock: Clock = SYSTEM_CLOCK,
+) -> list[str]:
+    """Create what is missing of the topics of these retry tiers; the names created. As `ensure`."""
+    specs = retry_specs(settings, queue, tiers)
+    admin = TopicAdmin(settings, timeout_s, clock)
+    cluster = admin.metadata()
+    missing = [spec for spec in specs if spec.name not in cluster.topics]
+    created = admin.create(missing, len(cluster.brokers)) if missing else []
+    admin.wait_until_led(spec.name for spec in specs)
+    return created
+
+
 def _refuse_half_migrated(settings: Settings, queue: str, cluster: ClusterMetadata) -> None:
     """A topic that is missing beside its copy is about to be filled from that: an empty one in its
     place would have forgotten what is done."""
@@ -220,7 +250,7 @@ def _refuse_half_migrated(settings: Settings, queue: str, cluster: ClusterMetada
 def check(
     settings: Settings,
     queues: Sequence[str],
-    kinds: Iterable[Kind] = tuple(Kind),
+    kinds: Iterable[Kind] = OF_EVERY_QUEUE,
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     clock: Clock = SYSTEM_CLOCK,
@@ -230,6 +260,11 @@ def check(
     specs = [spec for queue in queues for spec in topic_specs(settings, queue, wanted)]
     admin = TopicAdmin(settings, timeout_s, clock)
     cluster = admin.metadata()
+    # Of the retry tiers there are those that were needed.
+    for name in sorted(cluster.topics):
+        found_queue, tier = retry_topic_of(name, settings.prefix) or ("", "")
+        if found_queue in queues:
+            specs += retry_specs(settings, found_queue, [tier])
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}

@@ -1,1 +1,1 @@
-"""The calendar: retry tiers, delayed tasks, cron. Nothing is in it yet."""
+"""The calendar: what waits for its time, and passes on what has come."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taskmill.producer.definition import TaskCall
     from taskmill.producer.handle import Handle
     from taskmill.producer.middleware import Middleware
+    from taskmill.producer.retry import Retry
     from taskmill.runtime.config import Settings
     from taskmill.runtime.errors import (
         ClosedError,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         InvalidResult,
         InvalidTaskId,
         PayloadTooLarge,
+        Reject,
         ResultExpired,
         ResultLost,
         ResultTimeout,
@@ -52,9 +54,11 @@ __all__ = [
     "InvalidTaskId",
     "Middleware",
     "PayloadTooLarge",
+    "Reject",
     "ResultExpired",
     "ResultLost",
     "ResultTimeout",
+    "Retry",
     "Settings",
     "Status",
     "Task",
@@ -73,6 +77,7 @@ _HOMES = {
     "Context": "taskmill.producer.context",
     "Handle": "taskmill.producer.handle",
     "Middleware": "taskmill.producer.middleware",
+    "Retry": "taskmill.producer.retry",
     "Settings": "taskmill.runtime.config",
     "Status": "taskmill.schemas.states",
     "Task": "taskmill.schemas.models",

@@ -18,6 +18,7 @@ from taskmill.producer.middleware import Hooks, Middleware, as_middleware
 from taskmill.producer.process import PerProcess
 from taskmill.producer.reader import StateReader
 from taskmill.producer.registry import Registry
+from taskmill.producer.retry import Retry
 from taskmill.producer.undeclared import dump_undeclared
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import NAME, Settings, check_queue, load_settings
@@ -81,11 +82,13 @@ class App:
         name: str,
         settings: Settings | None = None,
         *,
+        retry: Retry = Retry(),  # noqa: B008  (a value)
         clock: Clock = SYSTEM_CLOCK,
         **overrides: Any,
     ) -> None:
         """`name` tells this program from others in Kafka's logs; settings come from `settings`,
         else from TASKMILL_… and taskmill.toml, with `overrides` (`prefix="shop"`) over both.
+        `retry` is the policy of its tasks that declare none.
 
         Raises ConfigError for a name; for settings at the first use.
         """
@@ -100,7 +103,7 @@ class App:
         #: Declared tasks, by name and alias.
         self.tasks = Registry()
         #: The decorator that declares one: `@app.task`, `@app.task(queue="mail")`.
-        self.task = Declare(self.tasks, self._enqueuer.get)
+        self.task = Declare(self.tasks, self._enqueuer.get, {"default_retry": retry})
 
     # ---- what it is made of ------------------------------------------------------------------
 
@@ -157,6 +160,7 @@ class App:
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        max_attempts: int | None = None,
         declared: bool = True,
     ) -> TaskCall[Any]:
         """A call of the task `name` with arguments by name, for `enqueue_many`.
@@ -169,10 +173,10 @@ class App:
             definition = self.tasks[name]
             payload = definition.dump_arguments((), dict(args))
             queue = definition.queue if queue is None else queue
-            options = Options.of(id, queue, headers, timeout, expires, deadline)
+            options = Options.of(id, queue, headers, timeout, expires, deadline, max_attempts)
             return options.call(definition.name, payload, definition)
         queue = DEFAULT_QUEUE if queue is None else queue
-        options = Options.of(id, queue, headers, timeout, expires, deadline)
+        options = Options.of(id, queue, headers, timeout, expires, deadline, max_attempts)
         return options.call(name, dump_undeclared(name, args), None)
 
     def enqueue(
@@ -186,6 +190,7 @@ class App:
         timeout: str | None = None,
         expires: str | None = None,
         deadline: str | None = None,
+        max_attempts: int | None = None,
         declared: bool = True,
     ) -> Handle[Any]:
         """Put a task on Kafka by its name; arguments as for `call`.
@@ -202,6 +207,7 @@ class App:
             timeout=timeout,
             expires=expires,
             deadline=deadline,
+            max_attempts=max_attempts,
             declared=declared,
         )
         return self.enqueue_call(call)

@@ -25,6 +25,7 @@ from taskmill.runtime.topics import ensure
 #: The roles that exist, by name: the arguments of the command that each is.
 ROLES: dict[str, Callable[[str], list[str]]] = {
     "worker": lambda target: ["worker", "-A", target],
+    "scheduler": lambda target: ["scheduler", "-A", target],
 }
 
 #: Above a worker's own limit of 30 s for its running handlers.

@@ -40,6 +40,7 @@ _CHUNK = 5_000
 @click.option("--timeout", metavar="10s", help="The longest that an attempt may run.")
 @click.option("--expires", metavar="1h", help="Not started so long from now, it ends as expired.")
 @click.option("--deadline", metavar="1d", help="Nothing of it runs beyond so long from now.")
+@click.option("--max-attempts", type=int, metavar="N", help="Attempts before it is dead.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended, and print its result.")
 @click.option(
     "--from",
@@ -59,6 +60,7 @@ def enqueue(
     timeout: str | None,
     expires: str | None,
     deadline: str | None,
+    max_attempts: int | None,
     wait: bool,
     source: IO[bytes] | None,
     skip_bad: bool,
@@ -67,10 +69,16 @@ def enqueue(
     """Put a task on Kafka and print its ID, once the broker has acknowledged it.
 
     Lines of --from are {"args": {…}, "name": …, "id": …, "queue": …, "timeout": …, "expires": …,
-    "deadline": …}; all but args may be left out where NAME is given here. What is given here holds
-    for lines that do not say otherwise.
+    "deadline": …, "max_attempts": …}; all but args may be left out where NAME is given here. What
+    is given here holds for lines that do not say otherwise.
     """
-    given = {"queue": queue, "timeout": timeout, "expires": expires, "deadline": deadline}
+    given = {
+        "queue": queue,
+        "timeout": timeout,
+        "expires": expires,
+        "deadline": deadline,
+        "max_attempts": max_attempts,
+    }
     options = {key: value for key, value in given.items() if value is not None}
     if source is not None:
         _refuse_with_from({"--args": args_text, "--id": task_id, "--wait": wait or None})

@@ -36,6 +36,9 @@ COMMANDS: dict[str, Entry] = {
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
+    "scheduler": Entry(
+        "taskmill.cli.scheduler:scheduler", "Pass on tasks that wait for their time."
+    ),
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
     "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
     "topics": Entry(

@@ -18,7 +18,8 @@ from taskmill.runtime.errors import ConfigError, InvalidArguments, InvalidInput
 
 #: What a line may say of how its task is to be handled, beside its name: options of `App.call`.
 _OPTIONS = ("id", "queue", "timeout", "expires", "deadline")
-_FIELDS = ("args", "name", *_OPTIONS)
+_NUMBERS = ("max_attempts",)
+_FIELDS = ("args", "name", *_OPTIONS, *_NUMBERS)
 
 
 class Defaults(NamedTuple):
@@ -74,12 +75,16 @@ def parse_line(app: App, text: bytes, defaults: Defaults) -> TaskCall[Any]:
     for key in ("name", *_OPTIONS):
         if fields.get(key) is not None and not isinstance(fields[key], str):
             raise InvalidArguments(f"field {key!r} is no string")
+    for key in _NUMBERS:
+        number = fields.get(key)
+        if number is not None and (not isinstance(number, int) or isinstance(number, bool)):
+            raise InvalidArguments(f"field {key!r} is no whole number")
     if not isinstance(fields.get("args"), dict):
         raise InvalidArguments("field 'args' is missing or no object")
     name = defaults.name if fields.get("name") is None else fields["name"]
     if name is None:
         raise InvalidArguments("field 'name' is missing, and no NAME was given")
-    said = {key: fields[key] for key in _OPTIONS if fields.get(key) is not None}
+    said = {key: fields[key] for key in (*_OPTIONS, *_NUMBERS) if fields.get(key) is not None}
     options = {**defaults.options, **said}
     return make_call(app, name, fields["args"], options, defaults.declared)
 

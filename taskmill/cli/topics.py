@@ -8,9 +8,9 @@ import click
 
 from taskmill.cli.output import json_option, note, print_json, print_table, queues_option
 from taskmill.runtime.config import load_settings
-from taskmill.runtime.topic_table import topic_specs
+from taskmill.runtime.topic_table import retry_specs, topic_specs
 from taskmill.runtime.topics import check as check_topics
-from taskmill.runtime.topics import ensure
+from taskmill.runtime.topics import ensure, ensure_retry
 
 
 @click.group()
@@ -24,11 +24,16 @@ def topics() -> None:
 def create(queues: tuple[str, ...], as_json: bool) -> None:
     """Create the topics that are missing; existing ones are left as they are."""
     settings = load_settings()
-    created = {name for queue in queues for name in ensure(settings, queue)}
+    tiers = settings.retry_tiers
+    created = {
+        name
+        for queue in queues
+        for name in (*ensure(settings, queue), *ensure_retry(settings, queue, tiers))
+    }
     rows = [
         {"topic": spec.name, "created": spec.name in created}
         for queue in dict.fromkeys(queues)
-        for spec in topic_specs(settings, queue)
+        for spec in (*topic_specs(settings, queue), *retry_specs(settings, queue, tiers))
     ]
     if as_json:
         print_json({"topics": rows})

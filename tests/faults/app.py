@@ -8,8 +8,9 @@ from pathlib import Path
 
 from faults.history import StartFile
 from taskmill import App, Context
+from taskmill.producer.retry import ONCE
 
-app = App("faults")
+app = App("faults", retry=ONCE)
 
 #: In the worker's working directory, which the scene reads it from.
 STARTS = "starts"

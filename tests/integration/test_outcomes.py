@@ -14,7 +14,7 @@ import pytest
 
 from support.outcomes import Body, Counted, a_record, add, bench, effects, wait_for
 from support.postgres import Postgres
-from taskmill import Context
+from taskmill import Context, Retry
 from taskmill.consumer.outcomes_pool import settled
 from taskmill.consumer.record import Child, Lease, Outcome, Reason
 from taskmill.schemas.states import Status
@@ -96,6 +96,28 @@ def test_what_a_handler_did_before_its_time_was_over_is_undone(
     assert first.failure.reason is Reason.TIMED_OUT
     assert again.failure == first.failure
     assert effects(postgres, url) == []
+
+
+def test_an_attempt_to_be_tried_again_is_undone_and_told_so_again(
+    postgres: Postgres, url: str, kind: str
+) -> None:
+    async def body(ctx: Context) -> None:
+        await add(ctx)
+        if ctx.attempt < 3:
+            raise ValueError(f"attempt {ctx.attempt}")
+
+    with bench(url, kind, body, retry=Retry(base="3s")) as one:
+        first = one.run(a_record())
+        again = one.run(a_record())
+        second = one.run(a_record(seq=1, attempt=2))
+        late = one.run(a_record())
+        third = one.run(a_record(seq=2, attempt=3))
+    assert (first.status, first.retry_ms) == (Status.RETRYING, 3_000)
+    assert (again.status, again.retry_ms, again.failure) == (first.status, 3_000, first.failure)
+    assert (second.status, second.retry_ms) == (Status.RETRYING, 12_000)
+    assert late.status is None, "a newer attempt of it has been here"
+    assert third.status is Status.SUCCEEDED
+    assert effects(postgres, url) == [("a", 1)]
 
 
 def test_a_task_too_late_to_run_is_not_expired_where_it_had_run(

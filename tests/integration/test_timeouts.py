@@ -86,11 +86,11 @@ def test_what_has_not_started_in_time_is_told_to_whoever_waits_and_is_no_dead_le
 ) -> None:
     app = App("shop", settings)
 
-    @app.task(name="noop", expires="1ms")
+    @app.task
     async def noop() -> None: ...
 
     with app:
-        handle = noop.enqueue()
+        handle = noop.options(expires="1ms").enqueue()
         longer = noop.options(expires="1h").enqueue()
         SYSTEM_CLOCK.sleep(0.01)
         queue.add().wait_ready(2)

@@ -23,6 +23,7 @@ from taskmill.cli.main import cli
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import ConfigError, Unreachable
 from taskmill.runtime.partition import partition_for
+from taskmill.runtime.topic_table import OF_EVERY_QUEUE
 from taskmill.runtime.topics import Kind, Topics, check, ensure, partition_count
 
 pytestmark = pytest.mark.kafka
@@ -70,7 +71,9 @@ def test_many_creators_at_once_all_succeed_and_each_topic_is_created_by_one(
     with ThreadPoolExecutor(4) as pool:
         created = list(pool.map(lambda _: ensure(settings, "default"), range(4)))
     names = [name for one in created for name in one]
-    assert sorted(names) == sorted(Topics(settings.prefix, "default").name(kind) for kind in Kind)
+    assert sorted(names) == sorted(
+        Topics(settings.prefix, "default").name(kind) for kind in OF_EVERY_QUEUE
+    )
 
 
 def test_a_missing_topic_takes_the_partition_count_of_the_queues_others(
@@ -107,10 +110,11 @@ def test_the_commands_create_check_and_end_with_1_on_drift(settings: Settings) -
     created = run(settings, "topics", "create", "-q", "default", "--json")
     assert created.exit_code == 0
     rows = {row["topic"]: row["created"] for row in json.loads(created.stdout)["topics"]}
-    assert rows == {topics.name(kind): True for kind in Kind}
+    tiers = [topics.retry(tier) for tier in settings.retry_tiers]
+    assert rows == dict.fromkeys([*map(topics.name, OF_EVERY_QUEUE), *tiers], True)
     again = run(settings, "topics", "create")
     assert again.exit_code == 0
-    assert again.stdout.count("exists") == 4
+    assert again.stdout.count("exists") == 8
 
     assert run(settings, "topics", "check").exit_code == 0
     set_config(settings, topics.tasks, "retention.ms", "60000")

@@ -9,10 +9,11 @@ from typing import Any
 from support import jobs
 from support.postgres import Postgres
 from taskmill import App, Context
+from taskmill.producer.retry import ONCE
 
 EFFECTS = "support.effects:app"
 
-app = App("effects")
+app = App("effects", retry=ONCE)
 
 _ADD = "INSERT INTO effects VALUES (%s)"
 

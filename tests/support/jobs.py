@@ -7,13 +7,15 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from taskmill import App, Context, Middleware
+from taskmill import App, Context, Middleware, Retry
+from taskmill.producer.retry import ONCE
 
-app = App("jobs")
+app = App("jobs", retry=ONCE)
 
 
 def _note(id: str) -> None:
@@ -153,6 +155,18 @@ def gated_process(ctx: Context, spin: bool = False) -> int:
     while spin:
         pass
     return os.getppid()
+
+
+@app.task(retry=Retry(max_attempts=4, base="1ms", factor=1))
+async def flaky(ctx: Context, fails: int, wait: str = "") -> dict[str, Any]:
+    """Fails so many times, each time to be tried again after `wait`; what it saw in the end."""
+    with Path("attempts").open("a") as file:
+        file.write(f"{ctx.id} {ctx.attempt} {ctx.seq} {time.time_ns() // 1_000_000}\n")
+    seen = [*(ctx.saved or []), ctx.attempt]
+    ctx.save(seen)
+    if ctx.attempt <= fails:
+        raise Retry.after(wait) if wait else ValueError(f"attempt {ctx.attempt}")
+    return {"attempt": ctx.attempt, "seq": ctx.seq, "saved": seen}
 
 
 class Loud(Middleware):

@@ -11,8 +11,9 @@ from typing import Any
 
 from support.jobs import say
 from taskmill import App, Context
+from taskmill.producer.retry import ONCE
 
-app = App("lasting")
+app = App("lasting", retry=ONCE)
 
 
 def _note(id: str) -> None:

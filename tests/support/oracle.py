@@ -231,7 +231,7 @@ class Oracle:
                 assert place in states or (
                     (record.key, right) in there
                     if right != p
-                    else is_ended(states.get(record.key or b"", ()))
+                    else any(s["status"] != "running" for s in states.get(record.key or b"", ()))
                 ), f"committed {committed}, and no trace of {record}"
         assert all(offset <= ends[p] for p, offset in committed.items()), (committed, ends)
         for record in self.read(self.state):
@@ -264,12 +264,23 @@ def check_outcomes(states: Mapping[bytes, Sequence[Mapping[str, Any]]]) -> None:
 
 
 def check_letters(dead: Iterable[Mapping[str, Any]], letters: Iterable[Seen]) -> None:
-    """Each dead state has its letter, each letter its dead state, by the place they came from."""
-    of_states = Counter((s["source_partition"], s["source_offset"]) for s in dead)
-    of_letters = Counter(
-        (int(r.headers["taskmill-original-partition"]), int(r.headers["taskmill-original-offset"]))
-        for r in letters
+    """Each dead state has its letter, each letter its dead state: by the place they came from, or,
+    where there was more than one attempt, each at a place of its own, by ID and attempts."""
+    of_states: Counter[tuple[Any, int]] = Counter(
+        (s["id"].encode(), s["attempt"])
+        if s["attempt"] > 1
+        else (s["source_partition"], s["source_offset"])
+        for s in dead
     )
+    of_letters: Counter[tuple[Any, int]] = Counter()
+    for letter in letters:
+        told = letter.headers
+        attempts = int(told["taskmill-attempts"])
+        if attempts > 1:
+            of_letters[letter.key, attempts] += 1
+        else:
+            place = told["taskmill-original-partition"], told["taskmill-original-offset"]
+            of_letters[int(place[0]), int(place[1])] += 1
     assert of_states == of_letters, (of_states - of_letters, of_letters - of_states)
 
 

@@ -16,6 +16,7 @@ from taskmill.consumer.outcomes import PostgresOutcomes
 from taskmill.consumer.outcomes_pool import finish, settled
 from taskmill.consumer.record import Lease, Outcome, Record, Source
 from taskmill.producer.middleware import Hooks
+from taskmill.producer.retry import ONCE, Retry
 from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import Settings
 from taskmill.schemas.models import JSON, Task
@@ -42,8 +43,10 @@ class Bench:
     `kind` is "async" (an async def on a loop) or "thread" (a def).
     """
 
-    def __init__(self, url: str, kind: str, body: Body, **settings: Any) -> None:
-        app = App("bench")
+    def __init__(
+        self, url: str, kind: str, body: Body, *, retry: Retry = ONCE, **settings: Any
+    ) -> None:
+        app = App("bench", retry=retry)
         if kind == "async":
 
             @app.task(name=NAME, effects="postgresql")

@@ -36,12 +36,14 @@ class WorkerProcess:
         *options: str,
         target: str = JOBS,
         env: dict[str, str] | None = None,
+        role: str = "worker",
     ) -> None:
+        """`role`: the command, which takes `-A target` unless that is empty."""
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._over = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "taskmill", "worker", "-A", target, *options],
+            [sys.executable, "-m", "taskmill", role, *(["-A", target] if target else []), *options],
             cwd=folder,
             env={
                 **os.environ,
@@ -152,7 +154,8 @@ def environment(settings: Settings) -> dict[str, str]:
             for key, text in value.items():
                 found[f"TASKMILL_KAFKA__{key.replace('.', '_').upper()}"] = text
         elif value is not None:
-            found[f"TASKMILL_{name.upper()}"] = str(value)
+            text = ",".join(value) if isinstance(value, tuple) else str(value)
+            found[f"TASKMILL_{name.upper()}"] = text
     return found
 
 

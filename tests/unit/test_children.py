@@ -8,10 +8,12 @@ from support.clocks import HandClock
 from support.protocols import begun, held, owner, record, succeeded
 from taskmill.consumer.children import AGAIN_S, Children
 from taskmill.consumer.record import Child, Outcome, Record
+from taskmill.consumer.tiers import Tiers
 from taskmill.producer.routes import Route
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.topics import Topics
 
 
 class Refusing:
@@ -37,7 +39,8 @@ def clock() -> HandClock:
 
 @pytest.fixture
 def children(clock: HandClock, monkeypatch: pytest.MonkeyPatch) -> Children:
-    made = Children(Settings(bootstrap_servers="127.0.0.1:1"), clock)
+    settings = Settings(bootstrap_servers="127.0.0.1:1")
+    made = Children(settings, Tiers(settings, Topics("t", "default"), clock), clock)
     monkeypatch.setattr(made, "_routes", Refusing())
     return made
 

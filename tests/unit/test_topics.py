@@ -11,12 +11,14 @@ from taskmill.runtime.errors import ConfigError
 from taskmill.runtime.topic_table import (
     CO_PARTITIONED,
     HEADROOM_BYTES,
+    OF_EVERY_QUEUE,
     Drift,
     Kind,
     Topics,
     TopicState,
     drift,
     replication,
+    retry_topic_of,
     topic_specs,
 )
 
@@ -30,8 +32,12 @@ def test_a_topics_name_is_prefix_kind_queue() -> None:
     assert topics.results == "shop.results.mail"
     assert topics.dlq == "shop.dlq.mail"
     assert [spec.name for spec in topic_specs(SETTINGS, "mail")] == [
-        topics.name(kind) for kind in Kind
+        topics.name(kind) for kind in OF_EVERY_QUEUE
     ]
+    assert topics.retry("10s") == "shop.retry.mail.10s"
+    assert retry_topic_of("shop.retry.mail.10s", "shop") == ("mail", "10s")
+    for other in ("shop.retry.mail", "shop.tasks.mail", "shop.retry.mail.soon", "x.retry.mail.1s"):
+        assert retry_topic_of(other, "shop") is None
 
 
 def test_a_queue_with_a_dot_is_refused_before_it_becomes_a_topic() -> None:
