@@ -128,8 +128,9 @@ class WorkerMetrics(Middleware, Collector):
             if task is not None and outcome.started_at is not None:
                 labels = (queue, name)
                 self._of(self._durations, labels).add(outcome.duration)
-                waited_ms = outcome.started_at - task.enqueued_at
-                self._of(self._waits, labels).add(max(0, waited_ms) / 1000)
+                if task.attempt == 1:  # the others waited because they should
+                    waited_ms = outcome.started_at - task.enqueued_at
+                    self._of(self._waits, labels).add(max(0, waited_ms) / 1000)
 
     @staticmethod
     def _of(table: dict[Labels, _Durations], labels: Labels) -> _Durations:

@@ -34,7 +34,7 @@ from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import client_config
+from taskmill.runtime.kafka import client_config, is_fatal
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import retry_topic_of
 from taskmill.runtime.topics import Topics, partition_count
@@ -78,9 +78,8 @@ class Retries:
         )
         self._tiers: dict[str, Tiers] = {}
         self._again_at, self._pause_s = 0.0, PAUSE_S
-        #: Passed on so far, by topic; and the latest that one was, in seconds, since it was asked.
+        #: Passed on so far, by topic.
         self.passed: Counter[str] = Counter()
-        self.lateness: list[float] = []
 
     @property
     def done(self) -> dict[Place, int]:
@@ -183,7 +182,7 @@ class Retries:
             if tp.offset < 0:
                 tp.offset = OFFSET_BEGINNING
             else:
-                waiting.next_offset = tp.offset
+                waiting.next_offset = self._done[tp.topic, tp.partition] = tp.offset
         consumer.incremental_assign(starts)
         logger.info("passing on %s", sorted(f"{tp.topic} [{tp.partition}]" for tp in starts))
 
@@ -203,7 +202,7 @@ class Retries:
         for message in messages:
             error = message.error()
             if error is not None:
-                if error.fatal():
+                if is_fatal(error):
                     raise KafkaException(error)
                 logger.warning("retries: %s", error.str())
                 continue
@@ -262,8 +261,6 @@ class Retries:
             self._waiting[place].passed_on(len(due))
             self._done[place] = due[-1].offset + 1
             self.passed[place[0]] += len(due)
-            self.lateness.append((now - due[0].due) / 1000)
-        del self.lateness[:-1000]
 
     def _onward(self, topic: str, due: list[Held[Message]]) -> list[dict[str, Any]]:
         """Where each of `due` goes next. Raises TaskmillError where that cannot be found now."""

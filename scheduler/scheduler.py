@@ -26,8 +26,11 @@ logger = logging.getLogger("taskmill.scheduler")
 #: How often it looks for queues that are new.
 LOOK_S = 2.0
 #: How often what was passed on is deleted, where there are so many: a broker frees whole segments.
+#: Fewer wait for an hour, or for the scheduler's end, and no longer: a group that is forgotten for
+#: want of members starts with the first record there is, when its ID may be forgotten too.
 DELETE_EVERY_S = 60.0
 WORTH_RECORDS = 1_000
+WAIT_S = 3_600.0
 DELETE_TIMEOUT_S = 5.0
 #: That the topics cannot be looked at is said so often.
 TELL_S = 60.0
@@ -67,13 +70,16 @@ class Scheduler:
         logger.info("scheduler: slot %s, pid %d", self.slot.name, os.getpid())
         self._thread.start()
         delete_at = self._clock.monotonic() + DELETE_EVERY_S
+        all_at = self._clock.monotonic() + WAIT_S
         while not self._signals and self._thread.is_alive():
             self._look()
-            if self._clock.monotonic() >= delete_at:
-                self._delete()
-                delete_at = self._clock.monotonic() + DELETE_EVERY_S
+            if (now := self._clock.monotonic()) >= delete_at:
+                self._delete(1 if now >= all_at else WORTH_RECORDS)
+                delete_at = now + DELETE_EVERY_S
+                all_at = now + WAIT_S if now >= all_at else all_at
             self._wake.wait(LOOK_S)
         failed = not self._signals
+        self._delete(1)
         self.stop()
         return 1 if failed else 0
 
@@ -117,11 +123,11 @@ class Scheduler:
             return
         self.retries.serve(served)
 
-    def _delete(self) -> None:
-        """Delete what was passed on: it lies on `tasks` by now."""
+    def _delete(self, worth: int) -> None:
+        """Delete what was passed on (it lies on `tasks` by now), where there is so much of it."""
         asked = []
         for place, end in self.retries.done.items():
-            if end - self._deleted.get(place, 0) >= WORTH_RECORDS:
+            if end - self._deleted.get(place, 0) >= worth:
                 asked.append(TopicPartition(*place, end))
                 self._deleted[place] = end
         if not asked:

@@ -7,11 +7,13 @@ import time
 from pathlib import Path
 
 from faults.history import StartFile
-from taskmill import App, Context
+from taskmill import App, Context, Retry
 from taskmill.producer.retry import ONCE
 
 app = App("faults", retry=ONCE)
 
+#: Of a flaky task.
+MAX_ATTEMPTS = 4
 #: In the worker's working directory, which the scene reads it from.
 STARTS = "starts"
 
@@ -37,6 +39,15 @@ def nap_in_thread(ctx: Context, ms: float) -> None:
 async def fails(ctx: Context, message: str) -> None:
     began(ctx)
     raise ValueError(message)
+
+
+@app.task(retry=Retry(max_attempts=MAX_ATTEMPTS, base="1ms", factor=300, max="300ms"))
+async def flaky(ctx: Context, fails: int, ms: float) -> None:
+    """Fails so many times: it waits for 1 ms, then for 300 ms, that is in two tiers."""
+    began(ctx)
+    await asyncio.sleep(ms / 1000)
+    if ctx.attempt <= fails:
+        raise ValueError(ctx.attempt)
 
 
 @app.task(delivery="at_most_once")

@@ -96,6 +96,8 @@ class Letter(NamedTuple):
     time: float
     reason: str
     source: Place
+    key: bytes = b""
+    attempts: int = 1
 
 
 class Committed(NamedTuple):
@@ -174,12 +176,13 @@ class History:
                     self._pending.pop(Identity(key, generation), None)
                 self._ended[key] = max(identity.generation, self._ended.get(key, -1))
 
-    def letter(self, headers: dict[str, bytes]) -> None:
+    def letter(self, key: bytes | None, headers: dict[str, bytes]) -> None:
         """A dead letter was read just now."""
         place = Place(
             int(headers["taskmill-original-partition"]), int(headers["taskmill-original-offset"])
         )
-        self.letters.append(Letter(time.monotonic(), headers["taskmill-reason"].decode(), place))
+        reason, attempts = headers["taskmill-reason"].decode(), int(headers["taskmill-attempts"])
+        self.letters.append(Letter(time.monotonic(), reason, place, key or b"", attempts))
 
     @property
     def pending(self) -> list[Acked]:
@@ -340,8 +343,15 @@ def _at_most_once(history: History) -> Iterator[str]:
 
 
 def _letters_match(history: History) -> Iterator[str]:
-    dead = Counter(one.source for one in history.outcomes if one.status == "dead")
-    letters = Counter(one.source for one in history.letters)
+    # Each attempt comes from a place of its own; the letter names the first one's.
+    dead: Counter[Place | bytes] = Counter(
+        one.identity.key if one.seq else one.source
+        for one in history.outcomes
+        if one.status == "dead"
+    )
+    letters: Counter[Place | bytes] = Counter(
+        one.key if one.attempts > 1 else one.source for one in history.letters
+    )
     for place in dead - letters:
         yield f"dead without a letter: what came from {place}"
     for place in letters - dead:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from faults.app import MAX_ATTEMPTS
 from faults.history import Acked, Asked, History, Identity, Place
 from support.wire import partition_of, task_value
 
@@ -37,8 +38,12 @@ class Put(NamedTuple):
 class Load:
     """Tasks of every sort: see `one`, and the App."""
 
-    def __init__(self, partitions: int) -> None:
+    def __init__(self, partitions: int, flaky: float = 0.0) -> None:
+        """`flaky`: the share of tasks that fail some times, up to two more than they may."""
         self._partitions = partitions
+        self._flaky = flaky
+        #: How often each of those is to be attempted in all.
+        self.attempts: dict[bytes, int] = {}
         self._random = Random(0)
         self._stem = ""
         self._made = 0
@@ -56,6 +61,8 @@ class Load:
     def one(self) -> Put:
         """The next record."""
         random = self._random
+        if self._flaky and random.random() < self._flaky:
+            return self._fails(random.randrange(MAX_ATTEMPTS + 2))
         sort = random.random()
         if sort < 0.03:
             key = f"{self._stem}-garbage-{random.randrange(10**9)}".encode()
@@ -87,6 +94,13 @@ class Load:
             right = partition_of(id.encode(), self._partitions)
             return Put(asked, value, (right + 1) % self._partitions)
         return Put(asked, value)
+
+    def _fails(self, times: int) -> Put:
+        id = f"{self._stem}-{self._made}"
+        self._made += 1
+        self.attempts[id.encode()] = min(times + 1, MAX_ATTEMPTS)
+        value = task_value(id, "flaky", {"fails": times, "ms": self._random.uniform(0, 60)})
+        return Put(Asked(Identity(id.encode())), value)
 
     def _replay(self, id: str) -> Put:
         """The same ID in its next generation: it runs once more."""

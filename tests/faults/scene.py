@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 from confluent_kafka import IsolationLevel
@@ -76,6 +77,7 @@ class Scene:
         env: dict[str, str] | None = None,
         target: str = TARGET,
         direct: str | None = None,
+        flaky: float = 0.0,
     ) -> None:
         self.settings, self.folder = settings, folder
         self.bootstrap = direct or str(settings.bootstrap_servers)
@@ -90,12 +92,14 @@ class Scene:
         self.history = History(self.topics.tasks)
         self.dice = Random(0)
         self.point = 0
-        self._load = Load(settings.partitions)
+        self._load = Load(settings.partitions, flaky)
         self.flow = Flow(self.bootstrap, self.topics.tasks, self._load, self.history)
         self.watch = Watch(self.oracle, self.history, folder / STARTS)
         #: Those that live, stopped or not; and all that ever did.
         self.workers: list[WorkerProcess] = []
         self.all_workers: list[WorkerProcess] = []
+        self.schedulers: list[WorkerProcess] = []
+        self._dead_schedulers: list[WorkerProcess] = []
         self._leaving: list[WorkerProcess] = []
         self._orphaned: list[WorkerProcess] = []
         self._stopped: dict[int, float] = {}
@@ -154,6 +158,25 @@ class Scene:
         while len(self.workers) > count:
             self.leave(self.any_worker())
         self._see_them_off()
+
+    def schedule(self, count: int) -> None:
+        """Start schedulers until `count` live, and wait until the new ones serve."""
+        while len(self.schedulers) < count:
+            one = WorkerProcess(self.settings, self.folder, target="", role="scheduler")
+            self.schedulers.append(one)
+            one.wait_for("passing on")
+
+    def kill_scheduler(self) -> None:
+        """SIGKILL one of them, by the dice."""
+        one = self.dice.choice(self.schedulers)
+        self.schedulers.remove(one)
+        self._dead_schedulers.append(one)
+        one.kill()
+
+    @property
+    def attempts(self) -> dict[bytes, int]:
+        """How often each flaky task of the load is to be attempted."""
+        return self._load.attempts
 
     def held(self, worker: WorkerProcess) -> set[int]:
         """The partitions that it holds now, as its log says."""
@@ -309,11 +332,11 @@ class Scene:
 
     def tell(self) -> None:
         """Print the workers' logs, for a test that failed."""
-        for worker in self.all_workers:
+        for worker in (*self.all_workers, *self.schedulers, *self._dead_schedulers):
             print(f"--- worker {worker.pid}, exit {worker.process.poll()}\n{worker.log}")
 
     def close(self) -> None:
-        for worker in self.all_workers:
+        for worker in (*self.all_workers, *self.schedulers):
             worker.kill()
         self.flow.close()
         self.watch.close()
@@ -346,10 +369,15 @@ class Stage:
 
 
 def make_scenes(
-    bootstrap: str, prefix: str, folders: pytest.TempPathFactory, *options: str
+    bootstrap: str,
+    prefix: str,
+    folders: pytest.TempPathFactory,
+    *options: str,
+    flaky: float = 0.0,
+    **more: Any,
 ) -> Callable[[str], Scene]:
     """Makes scenes by group protocol, "classic" or "consumer", each under a prefix of its own;
-    `options` are the workers'."""
+    `options` are the workers', `more` their settings."""
 
     def make(protocol: str) -> Scene:
         folder = folders.mktemp("scene")
@@ -359,8 +387,9 @@ def make_scenes(
             partitions=PARTITIONS,
             state_dir=folder / "state",
             group_protocol=protocol,  # type: ignore[arg-type]
+            **more,
         )
-        return Scene(settings, folder, options=options)
+        return Scene(settings, folder, options=options, flaky=flaky)
 
     return make
 

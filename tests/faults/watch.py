@@ -34,7 +34,7 @@ class Reader(Witness):
         if topic == self._oracle.tasks:
             self._history.place(key, partition, offset)
         elif topic == self._oracle.dlq:
-            self._history.letter(dict(message.headers()))
+            self._history.letter(key, dict(message.headers()))
         else:
             self._history.state(key, read_state(message.value()), partition, offset)
 

@@ -132,6 +132,7 @@ def test_retries_wait_while_no_scheduler_runs_and_two_share_them(scene: Scene) -
     scene.oracle.check(ids)
     assert {len(scene.attempts()[id]) for id in ids} == {2}
     assert [one.terminate() for one in schedulers] == [0, 0]
+    assert [scene.waited(tier) for tier in TIERS] == [0, 0, 0], "what was passed on is gone"
 
 
 def test_a_scheduler_killed_amid_many_loses_and_doubles_nothing(scene: Scene) -> None:
