@@ -45,8 +45,8 @@ class Children:
         self.waiting: list[Outcome] = []
         self._again_at = 0.0
         self._told_at: float | None = None
-        #: Queue, or wait -> until when it is not asked for again: a question takes seconds.
-        self._refused: dict[str | int, float] = {}
+        #: Queue, or a tier's topic -> until when it is not asked for: a question takes seconds.
+        self._refused: dict[str, float] = {}
 
     def vet(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Those of `outcomes` that a transaction can write now. One that leads to a queue, or to a
@@ -79,13 +79,17 @@ class Children:
 
     def _route(self, queue: str) -> Route | None:
         """Where tasks of `queue` go; None, told once a minute: it cannot be had now."""
-        return self._ask(queue, lambda limit: self._routes.get(queue, limit))
+        return self._ask(
+            queue, "queue of child tasks", lambda limit: self._routes.get(queue, limit)
+        )
 
     def _reaches(self, wait_ms: int) -> bool:
         """Whether the retry tier for `wait_ms` is there; told as `_route`."""
-        return self._ask(wait_ms, lambda limit: self._tiers.reach(wait_ms, limit)) or False
+        topic = self._tiers.topic(wait_ms)
+        found = self._ask(topic, "retry tier", lambda limit: self._tiers.reach(wait_ms, limit))
+        return found is not None
 
-    def _ask(self, place: str | int, ask: Callable[[Deadline], T]) -> T | None:
+    def _ask(self, place: str, what: str, ask: Callable[[Deadline], T]) -> T | None:
         if self._clock.monotonic() < self._refused.get(place, 0.0):
             return None
         try:
@@ -95,15 +99,17 @@ class Children:
             self._refused[place] = now + AGAIN_S
             if self._told_at is None or now - self._told_at >= TELL_S:
                 self._told_at = now
-                what = "queue of child tasks" if isinstance(place, str) else "retry tier"
                 logger.warning("the %s cannot be reached, tasks wait for it: %s", what, error)
             return None
 
     def routes_of(self, transaction: Transaction) -> dict[str, Route] | None:
-        """Where the children of `transaction` go; None: not now, nothing was begun."""
+        """Where the children of `transaction` go; None: not now, or a tier of it cannot be reached,
+        and nothing was begun."""
         routes: dict[str, Route] = {}
         for outcomes in transaction.outcomes.values():
             for outcome in outcomes:
+                if outcome.retry_ms is not None and not self._reaches(outcome.retry_ms):
+                    return None
                 for child in outcome.children:
                     if child.queue not in routes:
                         route = self._route(child.queue)

@@ -25,6 +25,20 @@ _ON_THE_WAY = frozenset({ATTEMPT, SEQ, DUE, LEFT})
 #: With the largest value, both still fit into what the DLQ takes beyond it (1 MiB).
 MAX_BESIDE_BYTES = 256 * 1024
 
+#: Headers that each failure writes anew.
+REPLACED = _ON_THE_WAY | {
+    f"{PREFIX}{name}"
+    for name in (
+        "last-failure",
+        "attempts",
+        "reason",
+        "error-type",
+        "error-message",
+        "error-fingerprint",
+        "error-stack",
+    )
+}
+
 _WRITTEN_ONCE = frozenset(
     f"{PREFIX}{name}"
     for name in (

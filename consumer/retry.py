@@ -14,6 +14,7 @@ from taskmill.consumer.dlq import (
     ATTEMPT,
     DUE,
     LEFT,
+    REPLACED,
     SEQ,
     failure_headers,
     header_bytes,
@@ -29,7 +30,8 @@ def may_go_on(record: Record) -> bool:
     """Whether `record` fits, with our headers, into a retry topic and into `tasks` again; what a
     compressed batch smuggled past the limits does not."""
     source = record.source
-    beside = len(source.key or b"") + header_bytes(source.headers)
+    theirs = [one for one in source.headers if one[0] not in REPLACED]
+    beside = len(source.key or b"") + header_bytes(theirs)
     return beside <= HEADROOM_BYTES // 4
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
+from taskmill.runtime.errors import Unreachable
 from taskmill.runtime.topics import Topics, ensure_retry, partition_count
 
 
@@ -57,20 +58,28 @@ class Tiers:
         #: Of topics that are there: their partitions.
         self._counts: dict[str, int] = {}
 
-    def reach(self, wait_ms: int, deadline: Deadline) -> bool:
-        """Whether the topic for `wait_ms` is there, made now if need be. Raises TaskmillError."""
+    def topic(self, wait_ms: int) -> str:
+        """The topic of what waits so long."""
+        return self._topics.retry(next_pass(self._tiers, wait_ms).tier.name)
+
+    def reach(self, wait_ms: int, deadline: Deadline) -> int:
+        """How many partitions the topic for `wait_ms` has, which is made now if need be.
+
+        Raises TaskmillError where that cannot be said, or not be done.
+        """
         tier, _ = next_pass(self._tiers, wait_ms)
-        if tier.name in self._counts:
-            return True
+        if (known := self._counts.get(tier.name)) is not None:
+            return known
         topic, left = self._topics.retry(tier.name), max(0.1, deadline.left())
         found = partition_count(self._settings, topic, timeout_s=left, clock=self._clock)
         if found is None:
             queue, left = self._topics.queue, max(0.1, deadline.left())
             ensure_retry(self._settings, queue, [tier.name], timeout_s=left, clock=self._clock)
             found = partition_count(self._settings, topic, timeout_s=left, clock=self._clock)
-        if found is not None:
-            self._counts[tier.name] = found
-        return found is not None
+        if found is None:
+            raise Unreachable(f"topic {topic} is gone again, just after it was there")
+        self._counts[tier.name] = found
+        return found
 
     def place(self, wait_ms: int) -> Place:
         """Where what waits so long is put; `reach` comes first."""

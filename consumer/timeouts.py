@@ -83,6 +83,24 @@ def due_of(task: Task, limits: TimeLimits, now_ms: int, now: float) -> Due | Non
     return Due(now + seconds, now_ms + int(seconds * 1000), seconds, is_deadline)
 
 
+class _Later:
+    """A call that is yet to come, or one that it makes then."""
+
+    __slots__ = ("_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: asyncio.TimerHandle | None = None
+
+    def after(self, seconds: float, function: Callable[..., object], *arguments: Any) -> None:
+        """Call it then, and nothing else."""
+        self._handle = self._loop.call_later(seconds, function, *arguments)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
+
+
 class Abandoned(BaseException):
     """A handler that was left behind has ended after all: its outcome was told long ago."""
 
@@ -143,8 +161,9 @@ class Timekeeper:
             return await definition.fn(**attempt.arguments)
         loop = asyncio.get_running_loop()
         left = max(0.0, due.at - self._monotonic())
-        told = loop.call_later(left + self.grace_s, self._stuck_there, attempt, leave)
-        scope = asyncio.timeout(left)
+        scope, stuck = asyncio.timeout(left), _Later(loop)
+        # The grace begins when it was told, which a loop that somebody holds up does late.
+        stuck.after(left, stuck.after, self.grace_s, self._stuck_there, attempt, leave)
         try:
             async with scope:
                 return await definition.fn(**attempt.arguments)
@@ -157,7 +176,7 @@ class Timekeeper:
                 error = error.__cause__  # the scope's own, in place of the one the handler let pass
             _raise_timed_out(due, error)
         finally:
-            told.cancel()
+            stuck.cancel()
 
     def _stuck_there(self, attempt: Prepared, leave: Callable[[], None] | None) -> None:
         self._tell(attempt, is_left=leave is not None)

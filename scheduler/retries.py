@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -27,7 +27,7 @@ from confluent_kafka import (
 )
 
 from taskmill.consumer.decode import headers_of
-from taskmill.consumer.dlq import LEFT
+from taskmill.consumer.dlq import LEFT, header_bytes
 from taskmill.consumer.tiers import Tiers
 from taskmill.producer.routes import PARTITION_HEADER, Routes
 from taskmill.runtime.clock import Clock, Deadline
@@ -60,6 +60,25 @@ ROUTE_S = 3.0
 Place = tuple[str, int]
 
 
+class Taken(NamedTuple):
+    """What of a record is passed on; `left_ms`: what is left of its wait after this tier."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    left_ms: int
+
+    @classmethod
+    def of(cls, message: Message) -> Taken:
+        headers = headers_of(message) or []  # without those that no client of ours wrote
+        kept = [one for one in headers if one[0] not in (LEFT, PARTITION_HEADER)]
+        return cls(message.key(), message.value(), kept, _left(headers))
+
+    @property
+    def size(self) -> int:
+        return len(self.value or b"") + len(self.key or b"") + header_bytes(self.headers)
+
+
 class Retries:
     """Serves the retry topics that it is given by `serve`. `run` is one thread's, until `stop`."""
 
@@ -69,7 +88,7 @@ class Retries:
         self._stopping = threading.Event()
         self._wanted: frozenset[str] = frozenset()
         self._subscribed: frozenset[str] = frozenset()
-        self._waiting: dict[Place, Waiting[Message]] = {}
+        self._waiting: dict[Place, Waiting[Taken]] = {}
         self._metadata: object = None
         self._done: dict[Place, int] = {}
         self._passing = Transactions(settings, transactional_id, clock)
@@ -177,14 +196,15 @@ class Retries:
             if tp.error is not None:
                 raise KafkaException(tp.error)
             _, tier = retry_topic_of(tp.topic, self._settings.prefix) or ("", "1s")
-            waiting: Waiting[Message] = Waiting(round(parse_duration(tier) * 1000))
+            waiting: Waiting[Taken] = Waiting(round(parse_duration(tier) * 1000))
             self._waiting[tp.topic, tp.partition] = waiting
             if tp.offset < 0:
                 tp.offset = OFFSET_BEGINNING
             else:
                 waiting.next_offset = self._done[tp.topic, tp.partition] = tp.offset
         consumer.incremental_assign(starts)
-        logger.info("passing on %s", sorted(f"{tp.topic} [{tp.partition}]" for tp in starts))
+        if starts:
+            logger.info("passing on %s", sorted(f"{tp.topic} [{tp.partition}]" for tp in starts))
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for tp in partitions:
@@ -208,8 +228,8 @@ class Retries:
                 continue
             waiting = self._waiting.get((message.topic() or "", _partition(message)))
             if waiting is not None:
-                size = len(message.value() or b"") + len(message.key() or b"")
-                waiting.add(message.offset() or 0, message.timestamp()[1], size, message)
+                taken = Taken.of(message)
+                waiting.add(message.offset() or 0, message.timestamp()[1], taken.size, taken)
 
     def _due_at(self) -> int | None:
         times = [at for one in self._waiting.values() if (at := one.due_at) is not None]
@@ -237,7 +257,7 @@ class Retries:
 
     def _pass_on(self) -> None:
         now, room = self._clock.now_ms(), PER_TRANSACTION
-        batch: dict[Place, list[Held[Message]]] = {}
+        batch: dict[Place, list[Held[Taken]]] = {}
         # The longest overdue first: one long queue of them starves no other partition.
         for place, waiting in sorted(self._waiting.items(), key=lambda item: item[1].due_at or 0):
             if due := waiting.due(now, room):
@@ -262,27 +282,23 @@ class Retries:
             self._done[place] = due[-1].offset + 1
             self.passed[place[0]] += len(due)
 
-    def _onward(self, topic: str, due: list[Held[Message]]) -> list[dict[str, Any]]:
+    def _onward(self, topic: str, due: list[Held[Taken]]) -> list[dict[str, Any]]:
         """Where each of `due` goes next. Raises TaskmillError where that cannot be found now."""
         queue = _queue(topic, self._settings.prefix)
         route = self._routes.get(queue, Deadline(ROUTE_S, self._clock))
         onward = []
         for one in due:
-            message = one.record
-            key, headers = message.key() or b"", headers_of(message) or []
-            left_ms = _left(headers)
-            headers = [h for h in headers if h[0] not in (LEFT, PARTITION_HEADER)]
-            record = {"key": message.key(), "value": message.value()}
+            key, value, headers, left_ms = one.record
+            record = {"key": key, "value": value}
             if left_ms:
                 place = self._tiers_of(queue, left_ms).place(left_ms)
-                p = partition_for(key, place.partitions)
-                if place.left_ms:
-                    headers.append((LEFT, str(place.left_ms).encode()))
-                onward.append(record | {"topic": place.topic, "partition": p, "headers": headers})
+                p = partition_for(key or b"", place.partitions)
+                more = [(LEFT, str(place.left_ms).encode())] if place.left_ms else []
+                topic = place.topic
             else:
-                p = partition_for(key, route.partitions)
-                headers += route.headers[p]
-                onward.append(record | {"topic": route.topic, "partition": p, "headers": headers})
+                p = partition_for(key or b"", route.partitions)
+                more, topic = route.headers[p], route.topic
+            onward.append(record | {"topic": topic, "partition": p, "headers": headers + more})
         return onward
 
     def _tiers_of(self, queue: str, wait_ms: int) -> Tiers:

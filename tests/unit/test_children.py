@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from support.clocks import HandClock
-from support.protocols import begun, held, owner, record, succeeded
+from support.protocols import begun, deliver, held, owner, record, succeeded
 from taskmill.consumer.children import AGAIN_S, Children
 from taskmill.consumer.record import Child, Outcome, Record
 from taskmill.consumer.tiers import Tiers
@@ -14,6 +14,7 @@ from taskmill.runtime.clock import Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.topics import Topics
+from taskmill.schemas.states import Status
 
 
 class Refusing:
@@ -101,3 +102,54 @@ def test_a_transaction_knows_its_routes_before_it_begins(children: Children) -> 
     routes = children.routes_of(transaction)
     assert routes is not None
     assert list(routes) == ["open"]
+
+
+class Closed(Tiers):
+    """Tiers none of whose topics can be reached at first."""
+
+    is_closed = True
+
+    def reach(self, wait_ms: int, deadline: Deadline) -> int:
+        if self.is_closed:
+            raise TaskmillError("Kafka refused: TOPIC_AUTHORIZATION_FAILED")
+        self._counts = {"1s": 3}
+        return 3
+
+
+@pytest.fixture
+def closed(clock: HandClock) -> Closed:
+    return Closed(Settings(bootstrap_servers="127.0.0.1:1"), Topics("t", "default"), clock)
+
+
+def retrying(one: Record) -> Outcome:
+    return succeeded(one)._replace(status=Status.RETRYING, retry_ms=1_000)
+
+
+def test_only_what_waits_for_a_tier_that_refuses_us_waits(closed: Closed, clock: HandClock) -> None:
+    children = Children(Settings(bootstrap_servers="127.0.0.1:1"), closed, clock)
+    lease = held(owner(0))
+    other, retried = succeeded(record(lease, 0)), retrying(record(lease, 1))
+    assert children.vet([other, retried]) == [other]
+    closed.is_closed = False
+    clock.seconds += AGAIN_S
+    assert children.due() == [retried]
+    assert children.vet([retried]) == [retried]
+
+
+def test_a_transaction_finds_its_tiers_again_that_were_forgotten(
+    closed: Closed, clock: HandClock
+) -> None:
+    children = Children(Settings(bootstrap_servers="127.0.0.1:1"), closed, clock)
+    protocol = owner(0)
+    retried = retrying(record(held(protocol), 0))
+    assert deliver(protocol, [retried.record]) == [retried.record]
+    protocol.complete([retried])
+    transaction = begun(protocol)
+    assert children.routes_of(transaction) is None
+    closed.is_closed = False
+    clock.seconds += AGAIN_S
+    assert children.routes_of(transaction) == {}
+    assert closed.place(1_000) == ("t.retry.default.1s", 3, 0)
+    children.forget(())
+    assert children.routes_of(transaction) == {}
+    assert closed.place(1_000).partitions == 3

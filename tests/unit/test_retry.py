@@ -311,4 +311,7 @@ def test_headers_that_would_not_fit_once_more_make_a_letter_of_it() -> None:
     assert may_go_on(one)
     large = one._replace(source=one.source._replace(headers=[("x", bytes(20_000))]))
     assert not may_go_on(large)
+    # What the last failure wrote goes, however long its texts are.
+    stack: list[tuple[str, bytes | None]] = [("taskmill-error-stack", bytes(20_000))]
+    assert may_go_on(one._replace(source=one.source._replace(headers=stack)))
     assert merged(large.source.headers, {})[0][0] == "x"

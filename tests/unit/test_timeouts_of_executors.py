@@ -163,6 +163,28 @@ def test_a_coroutine_is_cancelled_and_has_time_to_clean_up() -> None:
         is_quiet(scene)
 
 
+def test_a_loop_that_is_held_up_takes_nothing_of_the_grace() -> None:
+    cleaned: list[str] = []
+
+    async def sleeps() -> None:
+        try:
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned.append("up")
+
+    async def holds_up() -> None:
+        await asyncio.sleep(0)
+        spin(0.05 + 2 * GRACE_S)
+
+    with loop(2, sleeps=sleeps, holds_up=holds_up) as scene:
+        scene.submit("sleeps", "holds_up")
+        outcomes = scene.wait(2)
+        assert sorted(reasons(outcomes)) == ["succeeded", "timed_out"]
+        assert cleaned == ["up"]
+        assert not scene.keeper.stuck
+
+
 def test_a_coroutines_own_time_limit_is_its_own() -> None:
     async def limits_itself() -> None:
         async with asyncio.timeout(0.001):
