@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from load import PATIENCE_S, group_of
 from measure import HERE
@@ -98,6 +98,10 @@ class Fleet:
         self.process.stderr.close()
 
 
+#: The group's coordinator is only being made out.
+_SOON = (KafkaError.NOT_COORDINATOR, KafkaError.COORDINATOR_LOAD_IN_PROGRESS)
+
+
 class Progress:
     """How far the group of a queue's workers has committed, asked of the broker."""
 
@@ -115,7 +119,12 @@ class Progress:
 
     def offsets(self) -> list[int]:
         """The committed offset of each partition, 0 where there is none."""
-        found = self._client.committed(self._partitions, timeout=10)
+        try:
+            found = self._client.committed(self._partitions, timeout=10)
+        except KafkaException as error:
+            if not error.args[0].retriable() and error.args[0].code() not in _SOON:
+                raise
+            return [0] * len(self._partitions)  # a group that is new has no coordinator at first
         return [max(0, tp.offset) for tp in found]
 
     def wait(self, total: int) -> float:

@@ -48,6 +48,11 @@ BATCH = 1_000
 PER_TRANSACTION = 4_000
 #: How long a poll without records blocks; what becomes due meanwhile cuts it short.
 IDLE_S = 0.1
+#: A transaction follows the last one after this, unless that was large: each costs the broker
+#: milliseconds of CPU, whatever is in it (see consumer/engine.py). What is due after a pause is
+#: passed on at once.
+GATHER_S = 0.05
+LARGE = PER_TRANSACTION // 2
 #: To learn from where a partition is to be read.
 CALL_TIMEOUT_S = 4.0
 #: After what failed, doubling up to the maximum.
@@ -134,6 +139,7 @@ class Retries:
         self._passing.close()
 
     def _serve(self) -> None:
+        self._passing.open()
         consumer = Consumer(self._consumer_config())
         self._subscribed = frozenset()
         try:
@@ -213,10 +219,8 @@ class Retries:
         consumer.incremental_unassign(partitions)
 
     def _poll(self, consumer: Consumer) -> None:
-        now, due_at = self._clock.now_ms(), self._due_at()
-        left = IDLE_S if due_at is None else min(IDLE_S, max(0.0, (due_at - now) / 1000))
         # consume(n) waits for all n; one first, then what else is there, has no such wait.
-        messages = consumer.consume(1, left)
+        messages = consumer.consume(1, self._idle_s())
         if messages:
             messages += consumer.consume(BATCH - 1, 0)
         for message in messages:
@@ -231,9 +235,13 @@ class Retries:
                 taken = Taken.of(message)
                 waiting.add(message.offset() or 0, message.timestamp()[1], taken.size, taken)
 
-    def _due_at(self) -> int | None:
+    def _idle_s(self) -> float:
+        """How long nothing is to be passed on, if nothing comes."""
         times = [at for one in self._waiting.values() if (at := one.due_at) is not None]
-        return min(times, default=None)
+        if not times:
+            return IDLE_S
+        due_s = (min(times) - self._clock.now_ms()) / 1000
+        return min(IDLE_S, max(0.0, due_s, self._again_at - self._clock.monotonic()))
 
     def _turn(self, consumer: Consumer) -> None:
         now = self._clock.now_ms()
@@ -248,14 +256,17 @@ class Retries:
         if self._clock.monotonic() < self._again_at:
             return
         try:
-            self._pass_on()
+            count = self._pass_on()
+            if 0 < count < LARGE:
+                self._again_at = self._clock.monotonic() + GATHER_S
             self._pause_s = PAUSE_S
         except (KafkaException, BufferError, TaskmillError) as error:
             logger.warning("retries: %s; again in %g s", _text(error), self._pause_s)
             self._again_at = self._clock.monotonic() + self._pause_s
             self._pause_s = min(2 * self._pause_s, PAUSE_MAX_S)
 
-    def _pass_on(self) -> None:
+    def _pass_on(self) -> int:
+        """How many were due, and are passed on."""
         now, room = self._clock.now_ms(), PER_TRANSACTION
         batch: dict[Place, list[Held[Taken]]] = {}
         # The longest overdue first: one long queue of them starves no other partition.
@@ -266,7 +277,7 @@ class Retries:
             if room <= 0:
                 break
         if not batch:
-            return
+            return 0
         messages = [one for place, due in batch.items() for one in self._onward(place[0], due)]
         offsets = [TopicPartition(*place, due[-1].offset + 1) for place, due in batch.items()]
         try:
@@ -281,6 +292,7 @@ class Retries:
             self._waiting[place].passed_on(len(due))
             self._done[place] = due[-1].offset + 1
             self.passed[place[0]] += len(due)
+        return len(messages)
 
     def _onward(self, topic: str, due: list[Held[Taken]]) -> list[dict[str, Any]]:
         """Where each of `due` goes next. Raises TaskmillError where that cannot be found now."""

@@ -70,6 +70,12 @@ class Transactions:
         producer.send_offsets_to_transaction(offsets, metadata, deadline.left() or 0.001)
         producer.commit_transaction(deadline.left() or 0.001)
 
+    def open(self) -> None:
+        """Make the producer ahead of the first transaction, which then need not wait for it.
+
+        Raises KafkaException."""
+        self._open()
+
     def _open(self) -> Producer:
         if self._producer is None:
             producer = Producer(
