@@ -36,7 +36,8 @@ def ticks(low: float, high: float, log: bool) -> list[float]:
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         return [10.0**n for n in range(first, max(last, first + 1) + 1)]
-    span = high - low or 1.0
+    # Values that differ in their last digits only are one.
+    span = high - low if high - low > 1e-6 * (1 + abs(high)) else 1.0
     size = 10 ** math.floor(math.log10(span / 4))
     step = next(size * m for m in (1, 2, 5, 10) if span / (size * m) <= 6)
     first, last = math.floor(low / step), math.ceil(high / step)

@@ -344,14 +344,9 @@ def _at_most_once(history: History) -> Iterator[str]:
 
 def _letters_match(history: History) -> Iterator[str]:
     # Each attempt comes from a place of its own; the letter names the first one's.
-    dead: Counter[Place | bytes] = Counter(
-        one.identity.key if one.seq else one.source
-        for one in history.outcomes
-        if one.status == "dead"
-    )
-    letters: Counter[Place | bytes] = Counter(
-        one.key if one.attempts > 1 else one.source for one in history.letters
-    )
+    outcomes = (one for one in history.outcomes if one.status == "dead")
+    dead = Counter(one.identity.key if one.seq else one.source for one in outcomes)
+    letters = Counter(one.key if one.attempts > 1 else one.source for one in history.letters)
     for place in dead - letters:
         yield f"dead without a letter: what came from {place}"
     for place in letters - dead:

@@ -31,18 +31,12 @@ from typing import Any
 
 import pytest
 from confluent_kafka import IsolationLevel
-from confluent_kafka.admin import (
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
 
 from faults import logs
 from faults.app import STARTS
 from faults.history import Away, History, check
 from faults.load import Flow, Load
+from faults.sessions import shorten_session
 from faults.watch import Watch
 from support.oracle import Oracle
 from support.workers import WorkerProcess
@@ -57,9 +51,6 @@ DRAINED_S = 30.0
 #: A point's load: a burst that makes a backlog, then so many records a second. Two workers with
 #: CONCURRENCY handlers of some 50 ms each do three times that.
 BURST, RATE, CONCURRENCY = 150, 100.0, 15
-#: Under KIP-848 the broker says when a member is gone. Less than its 6 s makes more points; the
-#: classic protocol has no group of its own time, 6 s is the broker's least.
-SESSION_MS, HEARTBEAT_MS = 3_000, 500
 #: Tasks are innocent of their workers' ends here.
 INNOCENT = {"TASKMILL_CRASH_LOOP_LIMIT": "1000000"}
 
@@ -392,18 +383,3 @@ def make_scenes(
         return Scene(settings, folder, options=options, flaky=flaky)
 
     return make
-
-
-def shorten_session(bootstrap: str, group: str) -> None:
-    """Let the broker miss this KIP-848 group's members after SESSION_MS."""
-    entries = [
-        ConfigEntry(f"consumer.{name}", str(ms), incremental_operation=AlterConfigOpType.SET)
-        for name, ms in (
-            ("session.timeout.ms", SESSION_MS),
-            ("heartbeat.interval.ms", HEARTBEAT_MS),
-        )
-    ]
-    resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=entries)
-    admin = AdminClient({"bootstrap.servers": bootstrap})
-    for done in admin.incremental_alter_configs([resource]).values():
-        done.result(10)
