@@ -2,60 +2,44 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-from types import FrameType
-from typing import Any
+import signal
 
 import pytest
 
 from taskmill.runtime.wake import Wake
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(60)
 
 
-def interrupted(run: Any, handler: Any) -> int:
-    """Call `handler` at every line that `run` executes, as a signal may; how many those were."""
-    calls = 0
+def test_a_handler_tells_it_in_the_midst_of_waits() -> None:
+    wake, told = Wake(), 0
 
-    def trace(frame: FrameType, event: str, argument: object) -> Any:
-        nonlocal calls
-        if event == "line":
-            calls += 1
-            sys.settrace(None)
-            handler()
-            sys.settrace(trace)
-        return trace
+    def handler(number: int, frame: object) -> None:
+        nonlocal told
+        told += 1
+        wake.tell()
 
-    sys.settrace(trace)
+    # By CPU time, so that it comes while Python runs, which is where a lock could be held.
+    before = signal.signal(signal.SIGPROF, handler)
+    signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
+    heard = 0
     try:
-        run()
+        while told < 300:
+            heard += wake.wait(0)
     finally:
-        sys.settrace(None)
-    return calls
-
-
-def test_a_handler_may_tell_it_at_any_step_of_a_wait() -> None:
-    wake = Wake()
-    assert interrupted(lambda: wake.wait(0.01), wake.tell) > 0
-    assert wake.wait(0)
-
-
-def test_an_event_would_not_do() -> None:
-    event = threading.Event()
-    is_held = False
-
-    def handler() -> None:
-        nonlocal is_held
-        # Where this fails, `event.set()` would wait for the very thread that it interrupts.
-        if event._cond.acquire(blocking=False):  # type: ignore[attr-defined]
-            event._cond.release()  # type: ignore[attr-defined]
-        else:
-            is_held = True
-
-    interrupted(lambda: event.wait(0.01), handler)
-    assert is_held
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    while wake.wait(0):
+        heard += 1
+    assert heard == told
 
 
 def test_a_wait_ends_when_nobody_tells() -> None:
     assert not Wake().wait(0)
+
+
+def test_each_telling_ends_one_wait() -> None:
+    wake = Wake()
+    wake.tell()
+    wake.tell()
+    assert [wake.wait(0) for _ in range(3)] == [True, True, False]
