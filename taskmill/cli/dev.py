@@ -37,7 +37,7 @@ _LOOK_S = 0.2
 @click.command()
 @app_option(required=True)
 def dev(target: str) -> int:
-    """Run all that an App needs on this machine: a broker, its topics, a worker.
+    """Run all that an App needs here: a broker, its topics, a worker, a scheduler.
 
     The local broker is started where no bootstrap_servers is set, and stopped at the end if this
     started it; its data stays. Ctrl-C drains; a second one stops at once.

@@ -32,7 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
-    "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics and a worker, until Ctrl-C."),
+    "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
