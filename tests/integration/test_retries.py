@@ -190,8 +190,9 @@ def test_a_handle_shows_that_a_task_is_to_be_tried_again(scene: Scene) -> None:
         assert (state.status, state.attempt) == ("retrying", 1)
         assert state.error is not None
         assert state.error.message == "attempt 1"
-    (record,) = scene.oracle.read(scene.oracle.state)
-    assert read_state(record.value or b"")["saved"] == b"[1]"
+    # A slow machine may have told "running" first.
+    last = scene.oracle.read(scene.oracle.state)[-1]
+    assert read_state(last.value or b"")["saved"] == b"[1]"
 
 
 def test_a_scheduler_waits_for_a_broker_and_ends_when_told(
