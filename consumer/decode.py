@@ -7,7 +7,7 @@ from operator import methodcaller
 
 from confluent_kafka import Message
 
-from taskmill.consumer.dlq import ATTEMPT, GENERATION, SEQ, header_bytes
+from taskmill.consumer.dlq import ATTEMPT, GENERATION, REPLAYED_AT, SEQ, header_bytes
 from taskmill.consumer.record import Lease, Reason, Record, Source
 from taskmill.consumer.table import position_key
 from taskmill.producer.routes import PARTITION_HEADER
@@ -18,8 +18,8 @@ from taskmill.schemas.models import Task
 
 _HeaderList = list[tuple[str, bytes | None]]
 
-#: Headers whose number holds in place of the body's.
-_OUTDO = frozenset({GENERATION, SEQ, ATTEMPT})
+#: Headers whose number holds in place of the body's, and the greatest number that each may hold.
+_OUTDO = {GENERATION: 2**31 - 1, SEQ: 2**31 - 1, ATTEMPT: 2**31 - 1, REPLAYED_AT: 2**53}
 _NOTHING_TOLD: Mapping[str, int] = {}
 
 
@@ -75,6 +75,8 @@ class Decoder:
             generation, seq = told.get(GENERATION, generation), told.get(SEQ, seq)
             if ATTEMPT in told:
                 task = task._replace(attempt=max(told[ATTEMPT], 1))
+            if REPLAYED_AT in told:
+                task = _enqueued_again(task, told[REPLAYED_AT])
         fault = self._refused(task, source)
         return Record(lease, offset, key, generation, seq, task, source, fault)
 
@@ -85,7 +87,7 @@ class Decoder:
             if name == PARTITION_HEADER:
                 ours = (name, content) == self._ours[p][0]
             elif name in _OUTDO:
-                told = {**told, name: _number(content)}
+                told = {**told, name: _number(content, _OUTDO[name])}
         return ours, told
 
     def _faulty(self, lease: Lease, source: Source, message: str) -> Record:
@@ -133,9 +135,19 @@ def _differs(task: Task, key: bytes) -> str:
 _NO_NUMBER = -1
 
 
-def _number(content: bytes | None) -> int:
-    """A number as a header carries it: decimal digits, below 2³¹; else _NO_NUMBER."""
-    if content is None or not content.isdigit() or len(content) > 10:
+def _number(content: bytes | None, most: int) -> int:
+    """A number as a header carries it: decimal digits, up to `most`; else _NO_NUMBER."""
+    if content is None or not content.isdigit() or len(content) > 16:
         return _NO_NUMBER
     number = int(content)
-    return number if number < 2**31 else _NO_NUMBER
+    return number if number <= most else _NO_NUMBER
+
+
+def _enqueued_again(task: Task, at: int) -> Task:
+    """`task` as if it had been enqueued at that time: so long after it, it expires."""
+    later = max(at - task.enqueued_at, 0)
+    return task._replace(
+        enqueued_at=task.enqueued_at + later,
+        expires_at=None if task.expires_at is None else task.expires_at + later,
+        deadline=None if task.deadline is None else task.deadline + later,
+    )

@@ -19,6 +19,9 @@ ATTEMPT, SEQ = f"{PREFIX}attempt", f"{PREFIX}seq"
 #: When the next attempt is due, in UTC milliseconds, for people; milliseconds that are left of the
 #: wait after this tier.
 DUE, LEFT = f"{PREFIX}due", f"{PREFIX}left-ms"
+#: Of a replayed record, kept by its letter: the replay's name, and when it was (UTC ms); its times
+#: to expire and its deadline count from there.
+REPLAY, REPLAYED_AT = f"{PREFIX}replay", f"{PREFIX}replayed-at"
 #: Of a record on its way to its next attempt, and of no letter.
 _ON_THE_WAY = frozenset({ATTEMPT, SEQ, DUE, LEFT})
 
@@ -38,6 +41,9 @@ REPLACED = _ON_THE_WAY | {
         "error-stack",
     )
 }
+
+#: What of the original a letter does not hold, and how large it is.
+OMITTED = tuple(f"{PREFIX}{part}-omitted" for part in ("key", "value", "headers"))
 
 _WRITTEN_ONCE = frozenset(
     f"{PREFIX}{name}"

@@ -19,8 +19,9 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from taskmill.consumer.migrate_admin import MigrationAdmin
-from taskmill.consumer.migrate_copy import Mover, Reader, copy_configs, mover_name
+from taskmill.consumer.admin import Admin
+from taskmill.consumer.bounded import Reader
+from taskmill.consumer.migrate_copy import Mover, copy_configs, mover_name, what_moves
 from taskmill.consumer.migrate_journal import CONFIGS, Entry, Origin, Phase, journal_topic
 from taskmill.consumer.migrate_steps import (
     MOVED,
@@ -103,19 +104,12 @@ class Migration:
 
     def under_way(self) -> Entry | None:
         """The migration of this queue that was begun and not ended."""
-        with closing(Reader(self._settings, self._queue, self._clock)) as reader:
+        with closing(self._reader()) as reader:
             return self._read_journal(reader)
 
     def count(self) -> int:
         """How many partitions the queue has. Raises ConfigError where there is no such queue."""
-        admin, topics = MigrationAdmin(self._settings, clock=self._clock), self._scene.topics
-        found = admin.partitions(topics.tasks)
-        if found is None:
-            stem = f"{topics.prefix}.{Kind.TASKS}."
-            names = [n.removeprefix(stem) for n in admin.metadata().topics if n.startswith(stem)]
-            there = ", ".join(sorted(n for n in names if "." not in n)) or "none"
-            raise ConfigError(f"queue {self._queue!r} has no topics; queues here: {there}")
-        return found
+        return Admin(self._settings, clock=self._clock).queue_partitions(self._scene.topics)
 
     def members(self) -> list[str]:
         """The workers of the queue that run now."""
@@ -132,7 +126,7 @@ class Migration:
         # Once swapping has begun, the copies are no more than what the report will say.
         if entry is None or entry.phase is Phase.COPYING:
             committed = self._admin().committed(self._group, topics.tasks, old)
-            with closing(Reader(self._settings, self._queue, self._clock)) as reader:
+            with closing(self._reader()) as reader:
                 now_ms = self._clock.now_ms()
                 rows = survey_topics(self._scene, reader, old, new, committed, now_ms)
         phase, to = (None, None) if entry is None else (entry.phase, entry.new)
@@ -341,10 +335,14 @@ class Migration:
                     value = message.value()
         return None if value is None else Entry.from_bytes(value)
 
-    def _admin(self) -> MigrationAdmin:
-        return MigrationAdmin(self._settings, _STEP_S, self._clock)
+    def _admin(self) -> Admin:
+        return Admin(self._settings, _STEP_S, self._clock)
+
+    def _reader(self) -> Reader:
+        name = mover_name(self._settings, self._queue)
+        return Reader(self._settings, name, what_moves(self._queue), self._clock)
 
     def _mover(self) -> closing[Mover]:
         # Says sooner, and in better words, that nobody answers.
-        MigrationAdmin(self._settings, clock=self._clock).metadata()
+        Admin(self._settings, clock=self._clock).metadata()
         return closing(Mover(self._settings, self._queue, self._clock))

@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, Message, Producer, TopicPartition
 
+from taskmill.consumer.bounded import BATCH, CALL_S, Reader
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError, Unreachable
-from taskmill.runtime.kafka import bootstrap_servers, client_config, is_fatal
+from taskmill.runtime.errors import Unreachable
+from taskmill.runtime.kafka import client_config
 
-logger = logging.getLogger("taskmill.migrate")
-
-#: Records of one transaction: it is over in a fraction of a second, its overhead is small beside.
-_BATCH = 10_000
-_WAIT_S = 0.1
-#: Nothing read for this long, and something there: a transaction is open, or nobody answers. The
-#: broker ends one that lost its producer within 15 s of its own time-out (a minute by default).
-_STALLED_S = 120.0
 #: One transaction; the broker aborts it beyond that, and so frees its readers.
 _TRANSACTION_MS = 60_000
 #: A probe's: one that was let in and then killed holds up readers for so long.
 _PROBE_MS = 5_000
-_CALL_S = 30.0
 
 #: Copies are made under these, until they are complete: nothing may be deleted or compacted before
 #: it was counted; and a record that its sender compressed better than we do must still fit. 8 MiB
@@ -68,130 +58,9 @@ def mover_name(settings: Settings, queue: str) -> str:
     return f"{settings.prefix}.migrate.{queue}"
 
 
-class Reader:
-    """Reads partitions, and the positions of copies. Not thread-safe."""
-
-    def __init__(self, settings: Settings, queue: str, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.name = mover_name(settings, queue)
-        self._settings = settings
-        self._queue = queue
-        self._clock = clock
-        self._where = bootstrap_servers(settings)
-        self._consumer = self._new_consumer()
-        self._known: set[str] = set()
-
-    def _new_consumer(self) -> Consumer:
-        return Consumer(
-            client_config(
-                self._settings,
-                "migrate-reader",
-                clock=self._clock,
-                group_id=self.name,
-                enable_auto_commit=False,
-                isolation_level="read_committed",
-                auto_offset_reset="earliest",
-                enable_partition_eof=True,
-                # A partition's end is the usual case (as in runtime/changelog.py).
-                fetch_wait_max_ms=5,
-                fetch_error_backoff_ms=50,
-                # Also the most that one transaction holds, in bytes.
-                queued_max_messages_kbytes=16 * 1024,
-                fetch_queue_backoff_ms=10,
-            )
-        )
-
-    def close(self) -> None:
-        """Close the client."""
-        self._consumer.close()
-
-    def forget(self, topic: str) -> None:
-        """`topic` was made anew: what the client knows of it is of the old one."""
-        if topic in self._known:
-            self._known.clear()
-            self._consumer.close()
-            self._consumer = self._new_consumer()
-
-    def read(self, topic: str, p: int, start: int, end: int) -> Iterator[tuple[list[Message], int]]:
-        """Committed records of a partition up to `end`, in batches, and the offset behind each.
-
-        Waits for transactions that are open in there. Raises Unreachable where that takes minutes.
-        """
-        if start >= end:
-            return
-        if topic not in self._known:
-            # Assigned to a topic that it has not heard of, the client waits up to a second for its
-            # next look round.
-            with self._told():
-                self._consumer.list_topics(topic, _CALL_S)
-            self._known.add(topic)
-        where = TopicPartition(topic, p, start)
-        self._consumer.assign([where])
-        try:
-            reached, moved_at = start, self._clock.monotonic()
-            while reached < end:
-                messages, position = self._take(where)
-                if position > reached:
-                    reached, moved_at = position, self._clock.monotonic()
-                    yield [m for m in messages if (m.offset() or 0) < end], min(reached, end)
-                    moved_at = self._clock.monotonic()
-                elif self._clock.monotonic() - moved_at > _STALLED_S:
-                    raise Unreachable(
-                        f"{topic} [{p}] stands at {reached} of {end} for {_STALLED_S:g} s: a "
-                        f"transaction is open on it, or {self._where} does not answer"
-                    )
-        finally:
-            self._consumer.unassign()
-
-    def _take(self, where: TopicPartition) -> tuple[list[Message], int]:
-        with self._told():
-            found = self._consumer.consume(1, _WAIT_S)
-            if found:
-                # consume() waits until it has all, or the time is over: so first one, then the rest
-                found += self._consumer.consume(_BATCH - 1, 0)
-            position = self._consumer.position([where])[0].offset
-        messages = []
-        for message in found:
-            error = message.error()
-            if error is None:
-                messages.append(message)
-            elif error.code() == KafkaError._PARTITION_EOF:
-                # The position is unknown while no record came.
-                position = max(position, message.offset() or 0)
-            elif is_fatal(error) or error.code() in _REFUSED:
-                raise TaskmillError(f"Kafka refused: {error.str()} ({error.name()})")
-            else:
-                logger.info("reading %s: %s", where.topic, error.str())
-        return messages, position
-
-    def positions(self, topic: str, partitions: int) -> list[Position]:
-        """How far each partition of `topic` was copied."""
-        with self._told():
-            found = self._consumer.committed(
-                [TopicPartition(topic, p) for p in range(partitions)], timeout=_CALL_S
-            )
-        by_partition = {tp.partition: tp for tp in found}
-        return [
-            Position(tp.offset, int(tp.metadata or 0)) if tp.offset >= 0 else Position(None, 0)
-            for tp in (by_partition[p] for p in range(partitions))
-        ]
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """KafkaException becomes one of ours, in words."""
-        try:
-            yield
-        except KafkaException as failure:
-            error = failure.args[0]
-            if error.code() in _FENCED:
-                raise TaskmillError(
-                    f"another `topics migrate` of queue {self._queue!r} took over; this one stops"
-                ) from None
-            if error.retriable() or error.code() in _AWAY:
-                raise Unreachable(
-                    f"Kafka at {self._where} did not answer ({error.str()}); the same command "
-                    "goes on where this one stopped"
-                ) from None
-            raise TaskmillError(f"Kafka refused: {error.str()} ({error.name()})") from None
+def what_moves(queue: str) -> str:
+    """What is being done, in words."""
+    return f"`topics migrate` of queue {queue!r}"
 
 
 class Mover(Reader):
@@ -201,10 +70,10 @@ class Mover(Reader):
     """
 
     def __init__(self, settings: Settings, queue: str, clock: Clock = SYSTEM_CLOCK) -> None:
-        super().__init__(settings, queue, clock)
+        super().__init__(settings, mover_name(settings, queue), what_moves(queue), clock)
         self._producer = self._new_producer(self.name, _TRANSACTION_MS)
-        with self._told():
-            self._producer.init_transactions(_CALL_S)
+        with self.told():
+            self._producer.init_transactions(CALL_S)
 
     def _new_producer(self, transactional_id: str, timeout_ms: int) -> Producer:
         return Producer(
@@ -222,7 +91,7 @@ class Mover(Reader):
                 compression_type="lz4",
                 # librdkafka measures before it compresses; the topic has the last word.
                 message_max_bytes=1_000_000_000,
-                queue_buffering_max_messages=4 * _BATCH,
+                queue_buffering_max_messages=4 * BATCH,
             )
         )
 
@@ -231,13 +100,25 @@ class Mover(Reader):
         self._producer.purge(in_queue=True, in_flight=True, blocking=False)
         super().close()
 
+    def positions(self, topic: str, partitions: int) -> list[Position]:
+        """How far each partition of `topic` was copied."""
+        with self.told():
+            found = self._consumer.committed(
+                [TopicPartition(topic, p) for p in range(partitions)], timeout=CALL_S
+            )
+        by_partition = {tp.partition: tp for tp in found}
+        return [
+            Position(tp.offset, int(tp.metadata or 0)) if tp.offset >= 0 else Position(None, 0)
+            for tp in (by_partition[p] for p in range(partitions))
+        ]
+
     def copy(
         self, topic: str, p: int, messages: list[Message], to: str, place: Place, at: Position
     ) -> Position:
         """Write `messages` of `topic` [p] to the places that `place` says on `to`, together with
         the position behind them; `at` says that offset, and how many were written before."""
         written = at.written
-        with self._told():
+        with self.told():
             self._producer.begin_transaction()
             for message in messages:
                 placed = place(message)
@@ -248,9 +129,9 @@ class Mover(Reader):
             self._producer.send_offsets_to_transaction(
                 [TopicPartition(topic, p, at.offset, metadata=str(written))],
                 self._consumer.consumer_group_metadata(),
-                _CALL_S,
+                CALL_S,
             )
-            self._producer.commit_transaction(_CALL_S)
+            self._producer.commit_transaction(CALL_S)
         return Position(at.offset, written)
 
     def _produce(
@@ -265,16 +146,16 @@ class Mover(Reader):
             try:
                 self._producer.produce(topic, value, key, partition, headers=headers)
             except BufferError:
-                self._producer.poll(_WAIT_S)
+                self._producer.poll(0.1)
             else:
                 return
 
     def write(self, topic: str, key: bytes, value: bytes | None) -> None:
         """Write one record, unless another Mover has taken this one's place."""
-        with self._told():
+        with self.told():
             self._producer.begin_transaction()
             self._producer.produce(topic, value, key, 0)
-            self._producer.commit_transaction(_CALL_S)
+            self._producer.commit_transaction(CALL_S)
 
     def wait_closed(self, topic: str, partitions: int) -> None:
         """Wait until each partition refuses records: its leader has seen that the topic is closed.
@@ -283,17 +164,17 @@ class Mover(Reader):
         client of its own, as what it learns of the topic is soon wrong.
         """
         probe = self._new_producer(f"{self.name}.probe", _PROBE_MS)
-        deadline = self._clock.monotonic() + _CALL_S
+        deadline = self._clock.monotonic() + CALL_S
         open_still = set(range(partitions))
-        with self._told():
-            probe.init_transactions(_CALL_S)
+        with self.told():
+            probe.init_transactions(CALL_S)
             while open_still:
                 refused = _Refused()
                 probe.begin_transaction()
                 for p in open_still:
                     probe.produce(topic, _PROBE, b"probe", p, on_delivery=refused)
-                probe.flush(_CALL_S)
-                probe.abort_transaction(_CALL_S)
+                probe.flush(CALL_S)
+                probe.abort_transaction(CALL_S)
                 open_still -= refused.partitions
                 if open_still and self._clock.monotonic() > deadline:
                     raise Unreachable(f"{topic} [{min(open_still)}] still takes records")
@@ -309,17 +190,3 @@ class _Refused:
         p = message.partition()
         if error is not None and error.code() == KafkaError.MSG_SIZE_TOO_LARGE and p is not None:
             self.partitions.add(p)
-
-
-_REFUSED = frozenset(
-    {
-        KafkaError.TOPIC_AUTHORIZATION_FAILED,
-        KafkaError.GROUP_AUTHORIZATION_FAILED,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-        KafkaError._UNKNOWN_PARTITION,
-    }
-)
-_FENCED = frozenset(
-    {KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED}
-)
-_AWAY = frozenset({KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT})

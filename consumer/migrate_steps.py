@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from confluent_kafka import Message
 
-from taskmill.consumer.migrate_admin import MigrationAdmin
-from taskmill.consumer.migrate_copy import CLOSED_BYTES, Mover, Place, Position, Reader
+from taskmill.consumer.admin import Admin
+from taskmill.consumer.bounded import Reader
+from taskmill.consumer.migrate_copy import CLOSED_BYTES, Mover, Place, Position
 from taskmill.consumer.migrate_journal import Entry
 from taskmill.consumer.migrate_place import (
     Settled,
@@ -42,7 +43,7 @@ class Scene:
     codec: Codec
     clock: Clock
     #: Makes an admin client for one step.
-    admin: Callable[[], MigrationAdmin]
+    admin: Callable[[], Admin]
     say: Callable[[str], None]
     #: Seconds spent on each topic.
     seconds: dict[Kind, float]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from taskmill.consumer.migrate_copy import Reader
+from taskmill.consumer.bounded import Reader
 from taskmill.consumer.migrate_journal import Phase
 from taskmill.consumer.migrate_place import Settled, place_in_table, place_task
 from taskmill.consumer.migrate_steps import MOVED, Scene

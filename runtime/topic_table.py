@@ -13,6 +13,9 @@ _MINUTE_MS = 60 * _SECOND_MS
 _HOUR_MS = 60 * _MINUTE_MS
 _DAY_MS = 24 * _HOUR_MS
 
+#: How long letters lie.
+_LETTERS_MS = 30 * _DAY_MS
+
 #: Room above a task's own bytes for its key (at most 512), its headers and Kafka's framing; and
 #: above that again for what a dead letter carries on top (a stack of 4 KiB, an error, its origin).
 HEADROOM_BYTES = 64 * 1024
@@ -30,9 +33,11 @@ class Kind(StrEnum):
     RESULTS = "results"
     DLQ = "dlq"
     RETRY = "retry"
+    REPLAYED = "replayed"
 
 
-#: What every queue has. The topics of its retry tiers come into being with the first that waits.
+#: What every queue has. The topics of its retry tiers come into being with the first that waits,
+#: REPLAYED with the first replay.
 OF_EVERY_QUEUE = (Kind.TASKS, Kind.STATE, Kind.RESULTS, Kind.DLQ)
 
 
@@ -77,6 +82,11 @@ class Topics:
     def dlq(self) -> str:
         """Dead letters: the original bytes."""
         return self.name(Kind.DLQ)
+
+    @property
+    def replayed(self) -> str:
+        """Which letters and tasks were replayed, and as which generation."""
+        return self.name(Kind.REPLAYED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +187,16 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
         Kind.DLQ: {
             **shared,
             "cleanup.policy": "delete",
-            "retention.ms": str(30 * _DAY_MS),
+            "retention.ms": str(_LETTERS_MS),
             "max.message.bytes": str(letter_bytes),
+        },
+        # A letter may outlive its retention by the segment that it lies in, which is closed after
+        # Kafka's default of a week; that it was replayed must be known for longer.
+        Kind.REPLAYED: {
+            **shared,
+            "cleanup.policy": "delete",
+            "retention.ms": str(_LETTERS_MS + 8 * _DAY_MS),
+            "max.message.bytes": str(1024 * 1024),
         },
     }
 

@@ -265,6 +265,10 @@ def check(
         found_queue, tier = retry_topic_of(name, settings.prefix) or ("", "")
         if found_queue in queues:
             specs += retry_specs(settings, found_queue, [tier])
+    # Likewise, where something was replayed.
+    for queue in queues:
+        if Topics(settings.prefix, queue).replayed in cluster.topics:
+            specs += topic_specs(settings, queue, [Kind.REPLAYED])
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}

@@ -29,6 +29,7 @@ from confluent_kafka import (
 from taskmill.consumer.decode import headers_of
 from taskmill.consumer.dlq import LEFT, header_bytes
 from taskmill.consumer.tiers import Tiers
+from taskmill.consumer.transactions import Transactions
 from taskmill.producer.routes import PARTITION_HEADER, Routes
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -38,7 +39,6 @@ from taskmill.runtime.kafka import client_config, is_fatal
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import retry_topic_of
 from taskmill.runtime.topics import Topics, partition_count
-from taskmill.scheduler.transactions import Transactions
 from taskmill.scheduler.waiting import Held, Waiting
 
 logger = logging.getLogger("taskmill.scheduler")

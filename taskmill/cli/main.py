@@ -33,8 +33,10 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
     "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
+    "dlq": Entry("taskmill.cli.dlq:dlq", "Look at dead letters, and replay them."),
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
+    "replay": Entry("taskmill.cli.replay:replay", "Run finished tasks again, on purpose."),
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
     "scheduler": Entry(
         "taskmill.cli.scheduler:scheduler", "Pass on tasks that wait for their time."

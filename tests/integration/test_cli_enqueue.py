@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from support.brokers import free_port
+from support.commands import Ran, runner, set_environment
 from support.oracle import Oracle
 from support.states import StateWriter, make_state
 from support.wire import read_task
 from taskmill.app import App
-from taskmill.cli.main import cli
 from taskmill.runtime.config import Settings
 from taskmill.schemas.states import Status
 
@@ -29,37 +29,24 @@ def send_receipt(order_id: int, email: str = "x") -> dict: ...
 """
 
 
-class Ran:
-    """What a command printed and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
 @pytest.fixture
 def shop(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
     """A working directory with an App in it; the commands' settings are the test's."""
     (tmp_path / "shop.py").write_text(SHOP)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    for name in ("bootstrap_servers", "prefix", "partitions", "state_dir"):
-        monkeypatch.setenv(f"TASKMILL_{name.upper()}", str(getattr(settings, name)))
+    set_environment(settings, monkeypatch)
     yield settings
     sys.modules.pop("shop", None)
 
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], shop: Settings) -> Any:
+    command = runner(capsys)
+
     def run(*args: str) -> Ran:
         sys.modules.pop("shop", None)
-        with pytest.raises(SystemExit) as caught:
-            cli.main(list(args))
-        printed = capsys.readouterr()
-        return Ran(int(caught.value.code or 0), printed.out, printed.err)
+        return command(*args)
 
     return run
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from support.migrations import Command, Goer, Scene, migrate
-from taskmill.consumer.migrate_admin import MigrationAdmin
+from taskmill.consumer.admin import Admin
 from taskmill.consumer.migrate_steps import MOVED
 from taskmill.runtime.errors import ConfigError
 from taskmill.runtime.topics import Kind, Topics, ensure
@@ -85,15 +85,15 @@ def test_stopped_between_a_topics_deletion_and_its_making_nobody_makes_an_empty_
 ) -> None:
     scene = half(2, many=30)
     gone = Topics(scene.settings.prefix, "default").name(kind)
-    make = MigrationAdmin.make
+    make = Admin.make
 
-    def stop_before(self: MigrationAdmin, topic: str, *rest: Any) -> None:
+    def stop_before(self: Admin, topic: str, *rest: Any) -> None:
         if topic == gone:
             raise KeyboardInterrupt
         make(self, topic, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MigrationAdmin, "make", stop_before)
+        patch.setattr(Admin, "make", stop_before)
         stopped = migrate(scene.settings, "--partitions", "3", "--yes")
     assert stopped.exit_code == 130, stopped.output
     finish = "finish `taskmill topics migrate -q default --partitions 3`"

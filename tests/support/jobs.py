@@ -94,6 +94,15 @@ async def fails(message: str) -> None:
 
 
 @app.task
+async def brittle(ctx: Context, good: bool = False, kind: str = "") -> int:
+    """Fails until its argument is good, or a file `mended` lies here; its generation."""
+    _note(f"{ctx.id} {ctx.generation}")
+    if not (good or Path("mended").exists()):
+        raise {"key": KeyError, "type": TypeError}.get(kind, ValueError)("broken")
+    return ctx.generation
+
+
+@app.task
 async def leaves() -> None:
     sys.exit("a handler may not end the worker")
 

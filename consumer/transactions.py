@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import KafkaException, Producer, TopicPartition
@@ -30,10 +31,13 @@ class Transactions:
         self._hand: Hand[None] | None = None
 
     def transact(
-        self, messages: list[dict[str, Any]], offsets: list[TopicPartition], metadata: Any
+        self,
+        messages: list[dict[str, Any]],
+        offsets: Sequence[TopicPartition] = (),
+        metadata: Any = None,
     ) -> None:
-        """Commit `messages` (arguments of `produce`) and `offsets`, under the group's `metadata` as
-        the last rebalance told it.
+        """Commit `messages` (arguments of `produce`) and `offsets`, if any, under the group's
+        `metadata` as the last rebalance told it.
 
         Raises KafkaException, BufferError or TaskmillError where it did not commit, or perhaps did:
         the next one ends it either way, before it begins.
@@ -54,7 +58,7 @@ class Transactions:
         self,
         producer: Producer,
         messages: list[dict[str, Any]],
-        offsets: list[TopicPartition],
+        offsets: Sequence[TopicPartition],
         metadata: Any,
     ) -> None:
         deadline = Deadline(CALL_TIMEOUT_S, self._clock)
@@ -67,7 +71,8 @@ class Transactions:
                     producer.poll(0.1)
                 else:
                     break
-        producer.send_offsets_to_transaction(offsets, metadata, deadline.left() or 0.001)
+        if offsets:
+            producer.send_offsets_to_transaction(list(offsets), metadata, deadline.left() or 0.001)
         producer.commit_transaction(deadline.left() or 0.001)
 
     def open(self) -> None:

@@ -1,4 +1,4 @@
-"""What `topics migrate` asks of Kafka's admin API, each call in time and with errors of our own."""
+"""What is asked of Kafka's admin API, each call in time and with errors of our own."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, by 
 
 from taskmill.runtime.changelog import Changelog, Stopped
 from taskmill.runtime.clock import Deadline
-from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.topics import TopicAdmin
+from taskmill.runtime.errors import ConfigError, TaskmillError
+from taskmill.runtime.topics import Kind, TopicAdmin, Topics
 
 #: Between two looks at what Kafka is about to do.
 _LOOK_S = 0.05
@@ -50,7 +50,7 @@ _SETTLING = frozenset(
 )
 
 
-class MigrationAdmin(TopicAdmin):
+class Admin(TopicAdmin):
     """Made anew for each step: an admin client that outlives a restart of its broker may be refused
     for good (ARCHITECTURE.md), and a deadline belongs to one step."""
 
@@ -70,6 +70,16 @@ class MigrationAdmin(TopicAdmin):
         """How many partitions it has; None: no such topic."""
         found = self.metadata().topics.get(topic)
         return len(found.partitions) if found is not None and found.error is None else None
+
+    def queue_partitions(self, topics: Topics) -> int:
+        """How many partitions the queue has. Raises ConfigError where there is no such queue."""
+        found = self.partitions(topics.tasks)
+        if found is None:
+            stem = f"{topics.prefix}.{Kind.TASKS}."
+            names = [n.removeprefix(stem) for n in self.metadata().topics if n.startswith(stem)]
+            there = ", ".join(sorted(n for n in names if "." not in n)) or "none"
+            raise ConfigError(f"queue {topics.queue!r} has no topics; queues here: {there}")
+        return found
 
     def replicas(self, topic: str) -> int:
         """The fewest replicas that one of its partitions has."""
@@ -149,6 +159,11 @@ class MigrationAdmin(TopicAdmin):
     def ends(self, topic: str, partitions: int) -> list[int]:
         """The offset behind the last record of each partition, of open transactions too."""
         return self._offsets(topic, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def offsets_at(self, topic: str, partitions: int, time_ms: int) -> list[int | None]:
+        """The first record of each partition that is of `time_ms` (UTC) or later; None: no such."""
+        found = self._offsets(topic, partitions, OffsetSpec.for_timestamp(time_ms))
+        return [offset if offset >= 0 else None for offset in found]
 
     def _offsets(self, topic: str, partitions: int, spec: Any) -> list[int]:
         where = [TopicPartition(topic, p) for p in range(partitions)]

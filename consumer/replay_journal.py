@@ -1,0 +1,94 @@
+"""Which replays there were: who, when, what was asked, what came of it: `<prefix>.replays`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from taskmill.consumer.admin import Admin
+from taskmill.consumer.bounded import Reader
+from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.topic_table import replication
+
+#: The newest record of each replay is what is known of it, for ever: they are few, and small. One
+#: partition, which is also the turn that they take (consumer/turn.py).
+_CONFIGS = {"cleanup.policy": "compact", "max.message.bytes": str(1024 * 1024)}
+
+#: How a replay stands, or ended.
+RUNNING, DONE, ABORTED, INTERRUPTED = "running", "done", "aborted", "interrupted"
+
+
+def journal_topic(prefix: str) -> str:
+    """Where the replays of all queues are written down; no queue's topic has two parts only."""
+    return f"{prefix}.replays"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One replay. Times are UTC ms; `asked` is what its command was given, by option; `since` and
+    `until` are the times that it meant; `left` counts what was meant and could not be replayed, by
+    why; `canary` counts the outcomes of its canaries, by status."""
+
+    id: str
+    queue: str
+    #: Of dead letters ("letters"), or of finished tasks ("tasks").
+    what: str
+    who: str
+    asked: dict[str, Any]
+    began_at: int
+    since: int | None
+    until: int | None
+    replayed: int = 0
+    left: dict[str, int] = field(default_factory=dict)
+    canary: dict[str, int] = field(default_factory=dict)
+    status: str = RUNNING
+    #: In words, where it was aborted.
+    why: str | None = None
+    ended_at: int | None = None
+
+    def to_bytes(self) -> bytes:
+        """As JSON."""
+        return json.dumps(asdict(self)).encode()
+
+    @classmethod
+    def from_bytes(cls, value: bytes) -> Job:
+        """The job that `to_bytes` wrote. Raises TaskmillError for anything else."""
+        try:
+            return cls(**json.loads(value))
+        except (ValueError, TypeError) as error:
+            raise TaskmillError(
+                f"the record of a replay cannot be read, another version's? ({error!r})"
+            ) from None
+
+    def record(self, prefix: str) -> dict[str, Any]:
+        """The arguments of `produce` that write it down."""
+        return {
+            "topic": journal_topic(prefix),
+            "key": self.id.encode(),
+            "value": self.to_bytes(),
+            "partition": 0,
+        }
+
+
+def make_journal(settings: Settings, admin: Admin) -> None:
+    """Create the topic, where it is missing."""
+    topic = journal_topic(settings.prefix)
+    if admin.partitions(topic) is None:
+        factor, safety = replication(settings, len(admin.metadata().brokers))
+        admin.make(topic, 1, factor, {**_CONFIGS, **safety})
+
+
+def read_jobs(settings: Settings, admin: Admin, reader: Reader, queue: str) -> list[Job]:
+    """The replays of a queue, the first one first."""
+    topic = journal_topic(settings.prefix)
+    if admin.partitions(topic) is None:
+        return []
+    jobs: dict[str, Job] = {}
+    (start,), (end,) = admin.starts(topic, 1), admin.ends(topic, 1)
+    for messages, _ in reader.read(topic, 0, start, end):
+        for message in messages:
+            job = Job.from_bytes(message.value() or b"")
+            jobs[job.id] = job
+    return sorted((job for job in jobs.values() if job.queue == queue), key=lambda j: j.began_at)
