@@ -104,7 +104,7 @@ def direct_count(paths: Sequence[str]) -> dict[str, Direct]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(cores, mp_context=context, initializer=_ready)
     try:
-        return dict(zip(paths, pool.map(_count, paths, chunksize=20), strict=True))
+        return dict(zip(paths, pool.map(_count_below_root, paths, chunksize=20), strict=True))
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -114,8 +114,13 @@ def _ready() -> None:
     warnings.simplefilter("ignore")
 
 
-def _count(path: str) -> Direct:
-    content = (Path(sysconfig.get_path("stdlib")) / path).read_bytes()
+def _count_below_root(path: str) -> Direct:
+    return count(Path(sysconfig.get_path("stdlib")) / path)
+
+
+def count(path: Path) -> Direct:
+    """What one file holds."""
+    content = path.read_bytes()
     try:
         names = [type(node).__name__ for node in ast.walk(ast.parse(content))]
     except Exception as error:

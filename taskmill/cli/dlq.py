@@ -123,8 +123,9 @@ def stats(limit: int, as_json: bool, **given: Any) -> None:
         }
         print_json({"queue": given["queue"], "letters": found.count, **groups})
         return
-    for kind in found.kinds:
+    for kind in found.kinds if found.count else ():
         print_groups(found, kind, limit)
+        click.echo()
     note(f"{counted(found.count, 'letter')} in queue {given['queue']!r}")
 
 

@@ -112,6 +112,8 @@ def test_the_demo_agrees_with_its_recount_and_leaves_nothing_behind(
     assert figures["tasks enqueued"] == "120"
     assert figures["run to a committed outcome"] == "60"
     assert figures["duplicates dropped"] == "60"
+    assert "1 letter in queue 'default'" in ran.stderr
+    assert "replayed 1 record" in ran.stderr
     assert "The recount agrees" in ran.stdout
     assert "by SIGKILL" in ran.stderr
     assert list(tmp_path.iterdir()) == []
