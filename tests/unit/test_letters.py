@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from support.protocols import record
+from support.wire import task_value
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.dlq import MAX_BESIDE_BYTES, dead_letter
 from taskmill.consumer.record import Failure, Lease, Outcome, Reason, Source
@@ -78,3 +79,22 @@ def test_a_letter_leaves_a_key_and_headers_behind_that_the_dlq_would_not_take() 
     assert headers["taskmill-headers-omitted"] == f"{len(big) + 35} bytes".encode()
     assert "h" not in headers
     assert headers["taskmill-reason"] == b"undecodable"
+
+
+def test_a_replayed_task_is_enqueued_anew_its_times_counted_from_there() -> None:
+    value = task_value(
+        "k", "send", {}, enqueued_at=1_000, expires_at=1_500, deadline=3_000, attempt=3
+    )
+    headers = [("taskmill-generation", b"4"), ("taskmill-replayed-at", b"1700000000000")]
+    one = decoded(Message(b"k", value, headers), 1)
+    assert (one.generation, one.seq, one.fault) == (4, 0, None)
+    assert one.task.enqueued_at == 1_700_000_000_000
+    assert one.task.expires_at == 1_700_000_000_500
+    assert one.task.deadline == 1_700_000_002_000
+    assert one.source.value == value
+
+
+@pytest.mark.parametrize("content", [b"-1", b"x", b"", b"9" * 17, None])
+def test_a_time_of_replay_that_is_no_number_is_a_fault(content: bytes | None) -> None:
+    one = decoded(Message(b"k", task_value("k", "send"), [("taskmill-replayed-at", content)]), 1)
+    assert one.fault == (Reason.UNDECODABLE, "header taskmill-replayed-at is no number")

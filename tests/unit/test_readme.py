@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from click import Context
+from click import Context, Group
 
 from taskmill.cli.main import cli
 from taskmill.runtime.config import Settings
@@ -51,7 +51,9 @@ def test_commands_and_options_exist() -> None:
         options = {"--help"}
         if words[1] != "--help":
             found = cli.get_command(context, words[1])
-            assert found is not None
+            if isinstance(found, Group) and len(words) > 2:
+                found = found.get_command(context, words[2])
+            assert found is not None, words
             options |= {name for parameter in found.params for name in parameter.opts}
         used = {word for word in words[1:] if re.fullmatch(r"--?[a-zA-Z-]+", word)}
         assert used <= options, words
@@ -78,13 +80,17 @@ def test_the_first_steps_work_as_written(settings: Settings, tmp_path: Path) -> 
     app, buy = blocks("python")
     (tmp_path / "shop.py").write_text(app, encoding="utf-8")
     (tmp_path / "buy.py").write_text(buy, encoding="utf-8")
-    start, use = blocks("sh")[2:4]
+    start, use, mend = blocks("sh")[2:5]
+    editor = tmp_path / "editor"
+    editor.write_text('#!/bin/sh\nsed -i s/mail/email/ "$1"\n')
+    editor.chmod(0o755)
     env = {
         **os.environ,
         "PATH": f"{TASKMILL.parent}{os.pathsep}{os.environ['PATH']}",
         "HOME": str(tmp_path),
         "TASKMILL_BOOTSTRAP_SERVERS": str(settings.bootstrap_servers),
         "TASKMILL_PREFIX": settings.prefix,
+        "VISUAL": str(editor),
     }
     dev = subprocess.Popen(
         ["sh", "-c", f"exec {start}"], cwd=tmp_path, env=env, stderr=subprocess.DEVNULL
@@ -93,11 +99,16 @@ def test_the_first_steps_work_as_written(settings: Settings, tmp_path: Path) -> 
         # The topics are made by whoever comes first; a task waits for its worker.
         used = _run(["sh", "-euc", use], tmp_path, env)
         bought = _run([sys.executable, "buy.py"], tmp_path, env)
+        # Nobody is here to be asked; and that the task is dead is exit code 1.
+        mend = mend.replace("--edit", "--edit --canary 1 --yes")
+        mended = _run(["sh", "-uc", f"{mend}taskmill result receipt:4"], tmp_path, env)
     finally:
         dev.terminate()
         assert dev.wait(60) == 0
     assert used.startswith('receipt:1\n"receipt 1 sent to a@b.c"\n')
     assert "succeeded" in used
+    assert "invalid_payload" in mended
+    assert '"receipt 4 sent to a@b.c"' in mended
     assert bought == "receipt 2 sent to a@b.c\nreceipt 3 sent to a@b.c succeeded\n"
 
 
