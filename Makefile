@@ -10,6 +10,9 @@ SOURCES := pyproject.toml $(shell find taskmill runtime schemas producer consume
 	-name '*.py' -o -name '*.avsc' 2>/dev/null)
 # Tests run against the installed package, so they leave the source tree out of their path.
 PYTEST := $(BIN)/pytest
+# Files of tests beside each other, each process with a broker of its own: most of the time is waited
+# for sessions and restarts to pass.
+SIDE_BY_SIDE := -n 2 --dist loadfile
 
 .PHONY: help
 help: ## list the targets
@@ -23,11 +26,11 @@ demo: setup ## index the standard library through Kafka, kill a worker half way,
 test: setup ## every test, against a real Kafka
 	@deploy/system.sh --kcat
 	@deploy/system.sh --postgres
-	$(PYTEST) -q
+	$(PYTEST) -q $(SIDE_BY_SIDE)
 
 .PHONY: quick
 quick: $(VENV)/.installed ## the tests that need no broker, in seconds
-	$(PYTEST) -q -m "not kafka and not postgres and not kill"
+	$(PYTEST) -q $(SIDE_BY_SIDE) -m "not kafka and not postgres and not kill"
 
 .PHONY: proof
 proof: setup ## every fault at 30 seeded points, 100,000 simulated schedules, planted bugs: proof/latest.json

@@ -162,7 +162,7 @@ class Admin(TopicAdmin):
 
     def offsets_at(self, topic: str, partitions: int, time_ms: int) -> list[int | None]:
         """The first record of each partition that is of `time_ms` (UTC) or later; None: no such."""
-        found = self._offsets(topic, partitions, OffsetSpec.for_timestamp(time_ms))
+        found = self._offsets(topic, partitions, OffsetSpec.for_timestamp(max(time_ms, 0)))
         return [offset if offset >= 0 else None for offset in found]
 
     def _offsets(self, topic: str, partitions: int, spec: Any) -> list[int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
@@ -177,7 +177,9 @@ class Letters:
             if chosen.partition in (None, p)
         ]
 
-    def scan(self, chosen: Filter, stretches: list[Stretch] | None = None) -> Iterator[Letter]:
+    def scan(
+        self, chosen: Filter, stretches: list[Stretch] | None = None
+    ) -> Generator[Letter, None, None]:
         """The letters that a filter takes, partition by partition, as of now or of `stretches`."""
         if stretches is None:
             self.refresh()

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.decode import headers_of
-from taskmill.consumer.dlq import REPLAY
+from taskmill.consumer.dlq import GENERATION, REPLAY
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import DecodeError
@@ -23,12 +23,20 @@ _BATCH = 1_000
 
 
 class OutcomeWatch:
-    """Follows a queue's `state` and DLQ from where they end when it is made.
+    """Follows a queue's `state` and DLQ from `since` (UTC ms) on, or from where they end now.
 
-    Of a record that cannot be read only its letter tells, which is known by its replay's name.
+    Of a record that cannot be read only its letter tells, which is known by its replay's name. Of
+    two generations of an ID that were on their way at once the older may have no outcome, and ends
+    with the newer one.
     """
 
-    def __init__(self, settings: Settings, topics: Topics, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Topics,
+        since: int | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._topics = topics
         self._replay = ""
         url = settings.schema_registry_url
@@ -38,11 +46,15 @@ class OutcomeWatch:
         #: Those that are to be tried again, by key.
         self._retrying: set[bytes] = set()
         admin = Admin(settings, clock=clock)
-        where = [
-            TopicPartition(topic, p, end)
-            for topic in (topics.state, topics.dlq)
-            for p, end in enumerate(admin.ends(topic, admin.partitions(topic) or 0))
-        ]
+        where = []
+        for topic in (topics.state, topics.dlq):
+            count = admin.partitions(topic) or 0
+            ends = admin.ends(topic, count)
+            starts = [None] * count if since is None else admin.offsets_at(topic, count, since)
+            where += [
+                TopicPartition(topic, p, end if start is None else start)
+                for p, (start, end) in enumerate(zip(starts, ends, strict=True))
+            ]
         self._consumer = Consumer(
             client_config(
                 settings,
@@ -114,24 +126,26 @@ class OutcomeWatch:
             state = self._codec.decode_state(message.value())
         except DecodeError:
             return  # of a newer version: its letter may tell
-        if state.generation not in self._expected[key]:
-            return
         if is_terminal(state.status):
             self._settle(key, state.generation, state.status)
-        elif state.status is Status.RETRYING and key is not None:
-            self._retrying.add(key)
+        elif state.status is Status.RETRYING and state.generation in self._expected[key]:
+            self._retrying.add(key or b"")
 
     def _see_letter(self, message: Message) -> None:
         headers = dict(headers_of(message) or ())
         key = message.key()
+        generation = headers.get(GENERATION) or b""
         if headers.get(REPLAY) == self._replay.encode() and key in self._expected:
-            self._settle(key, self._expected[key][0], Status.DEAD)
+            self._settle(key, int(generation) if generation.isdigit() else 0, Status.DEAD)
 
     def _settle(self, key: bytes | None, generation: int, status: Status) -> None:
-        waiting = self._expected[key]
-        waiting.remove(generation)
-        if not waiting:
+        waiting = [one for one in self._expected[key] if one > generation]
+        settled = len(self._expected[key]) - len(waiting)
+        if not settled:
+            return
+        if waiting:
+            self._expected[key] = waiting
+        else:
             del self._expected[key]
-        self._ended[status] += 1
-        if key is not None:
-            self._retrying.discard(key)
+        self._ended[status] += settled
+        self._retrying.discard(key or b"")

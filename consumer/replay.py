@@ -8,21 +8,20 @@ what was committed, so that each is replayed once. One replay a queue at a time 
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.bounded import FENCED, Reader
-from taskmill.consumer.dlq import GENERATION, OMITTED, PREFIX, REPLACED, REPLAY, REPLAYED_AT
+from taskmill.consumer.dlq import GENERATION, REPLAY, REPLAYED_AT
+from taskmill.consumer.letters import Letters
 from taskmill.consumer.outcome_watch import OutcomeWatch
-from taskmill.consumer.record import Headers
 from taskmill.consumer.replay_journal import (
     ABORTED,
     DONE,
@@ -33,13 +32,15 @@ from taskmill.consumer.replay_journal import (
     make_journal,
     read_jobs,
 )
-from taskmill.consumer.replayed import Place, Replayed, ReplayedIndex
+from taskmill.consumer.replay_order import Move, Order, Progress, Source
+from taskmill.consumer.replayed import Entry, Replayed, ReplayedIndex
 from taskmill.consumer.transactions import Transactions
 from taskmill.consumer.turn import Taken, Turn, myself
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
+from taskmill.runtime.topic_table import max_task_record_bytes
 from taskmill.runtime.topics import Kind, Topics, ensure
 
 #: What one transaction holds, at the most.
@@ -50,62 +51,11 @@ _RETRY_S = 0.5
 #: Between two looks at whether it still is our turn.
 _LOOK_S = 1.0
 
-#: Headers that a failure wrote and a record on `tasks` has not.
-_OF_FAILURES = REPLACED | {*OMITTED, f"{PREFIX}task"}
-
-
-class Move(NamedTuple):
-    """A record that is to be put on `topic` [partition] again, as `generation`; `letters` are those
-    that no longer count then."""
-
-    topic: str
-    partition: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers
-    generation: int
-    letters: tuple[Place, ...] = ()
-
-
-class Source(Protocol):
-    """What is to be replayed."""
-
-    #: "letters" or "tasks".
-    what: str
-    #: What was meant, and could not be replayed, by why.
-    left: Counter[str]
-
-    def moves(self, job: Job) -> Iterator[Move]:
-        """What has not been replayed yet."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a replay is asked to do. `asked`: the options of its command as JSON has them, for the
-    journal, and to find the one that it goes on with; `since` and `until`: the times it means, UTC
-    ms.
-
-    `limit` counts records, `rate` is records a second; the first `canary` records are waited for,
-    up to `canary_wait` seconds; where more than the share `abort_above` of them failed, it ends.
-    """
-
-    asked: dict[str, Any]
-    since: int | None = None
-    until: int | None = None
-    limit: int | None = None
-    rate: float | None = None
-    canary: int | None = None
-    abort_above: float = 0.2
-    canary_wait: float = 600.0
-
-
-class Progress(NamedTuple):
-    """Where a replay stands: what it and those that it goes on with replayed; in words, what it
-    waits for."""
-
-    replayed: int
-    waiting: str = ""
+#: A job that was killed is gone on with for so long by the same command; later, the same words mean
+#: another thing ("--since 1h").
+_SAME_MS = 3_600_000
+#: Clocks of a command and of the broker may differ by so much.
+_SLACK_MS = 10 * 60 * 1000
 
 
 class Replay:
@@ -138,8 +88,8 @@ class Replay:
     def run(self, order: Order, source: Source) -> Job:
         """Replay what `source` finds; the job as it ended.
 
-        One that was killed while it did the same is gone on with. Raises TaskmillError while
-        another replays the same queue, and names it.
+        One that was killed while it did the same is gone on with (`unfinished`). Raises
+        TaskmillError while another replays the same queue, and names it.
         """
         with ExitStack() as stack:
             stack.callback(self._reader.close)
@@ -160,15 +110,14 @@ class Replay:
     def _begin(self, order: Order, what: str) -> Job:
         """The job that is gone on with, or a new one, written down. That another one was not ended
         is noted, too: it was killed."""
-        mine = None
+        mine, now = None, self._clock.now_ms()
         for job in self._jobs():
-            if job.status == RUNNING and (job.what, job.asked) == (what, order.asked):
-                mine = replace(job, who=myself())
-                self._done = self._index.counts[job.id]
+            done = self._index.counts[job.id]
+            if is_same(job, what, order.asked, now):
+                mine, self._done = replace(job, who=myself()), done
             elif job.status == RUNNING:
-                self._note(replace(job, status=INTERRUPTED, replayed=self._index.counts[job.id]))
+                self._note(replace(job, status=INTERRUPTED, replayed=done))
         if mine is None:
-            now = self._clock.now_ms()
             stamp = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%dT%H%M%S")
             name = f"{stamp}-{secrets.token_hex(2)}"
             queue, who = self._topics.queue, myself()
@@ -178,36 +127,55 @@ class Replay:
 
     def _work(self, order: Order, source: Source, job: Job) -> Job:
         left = None if order.limit is None else max(order.limit - self._done, 0)
-        moves = islice(source.moves(job), left)
-        if order.canary is not None and not job.canary:
-            counts, why = self._try(order, job, list(islice(moves, order.canary)))
-            job = replace(job, canary=counts)
-            if why is not None:
-                return self._end(job, ABORTED, source, why)
-            self._note(job)
-        for batch in self._paced(order, moves):
-            self._put(job, batch)
+        # Closed here: it reads with a client that others close later.
+        with closing(source.moves(job)) as found:
+            moves = islice(self._fitting(found, source), left)
+            if order.canary is not None and not job.canary:
+                counts, why = self._try(order, job, moves)
+                job = replace(job, canary=counts)
+                if why is not None:
+                    return self._end(job, ABORTED, source, why)
+                self._note(job)
+            for batch in self._paced(order, moves):
+                self._put(job, batch)
         return self._end(job, DONE, source)
 
-    def _try(self, order: Order, job: Job, moves: list[Move]) -> tuple[dict[str, int], str | None]:
-        """Replay these and wait for what becomes of them: outcomes by status; in words, why that is
-        not good enough."""
-        with OutcomeWatch(self._settings, self._topics, self._clock) as watch:
-            watch.expect(job.id, [(move.key, move.generation) for move in moves])
-            for batch in self._paced(order, iter(moves)):
+    def _fitting(self, moves: Iterator[Move], source: Source) -> Iterator[Move]:
+        """Those that `tasks` takes, with our headers: one that it refuses would hold up all."""
+        most = max_task_record_bytes(self._settings)
+        for move in moves:
+            if move.size <= most:
+                yield move
+            else:
+                source.left[f"too large for {move.topic} with a replay's headers"] += 1
+
+    def _try(
+        self, order: Order, job: Job, moves: Iterator[Move]
+    ) -> tuple[dict[str, int], str | None]:
+        """Replay the canaries and wait for what becomes of them: outcomes by status; in words, why
+        that is not good enough."""
+        assert order.canary is not None, "there are canaries"
+        # Of those that were replayed before it was killed, the outcomes may be there by now.
+        canaries = self._index.pairs(self._admin(), self._reader, job.id)[: order.canary]
+        since = job.began_at - _SLACK_MS if canaries else None
+        with OutcomeWatch(self._settings, self._topics, since, self._clock) as watch:
+            more = list(islice(moves, order.canary - len(canaries)))
+            canaries += [(move.key, move.generation) for move in more]
+            watch.expect(job.id, canaries)
+            for batch in self._paced(order, iter(more)):
                 self._put(job, batch)
             deadline = Deadline(order.canary_wait, self._clock)
-            allowed = order.abort_above * len(moves)
+            allowed = round(order.abort_above * len(canaries), 6)
             while watch.pending and watch.failed <= allowed and not deadline.over():
                 self._turn.check()
                 watch.poll(_LOOK_S)
                 self._say(Progress(self._done, watch.told()))
         why = None
         if watch.failed > allowed:
-            why = f"{watch.failed} of {len(moves)} canaries failed again"
+            why = f"{watch.failed} of {len(canaries)} canaries failed again"
         elif watch.pending:
             why = (
-                f"{watch.pending} of {len(moves)} canaries have no outcome after "
+                f"{watch.pending} of {len(canaries)} canaries have no outcome after "
                 f"{order.canary_wait:g} s"
             )
         return watch.counts(), why
@@ -222,7 +190,8 @@ class Replay:
                 self._clock.sleep(min(left, _LOOK_S))
             yield batch
             if order.rate is not None:
-                due += len(batch) / order.rate
+                # What was not used up to now is not made up for.
+                due = max(due, self._clock.monotonic() - _LOOK_S) + len(batch) / order.rate
 
     def _put(self, job: Job, batch: list[Move]) -> None:
         self._turn.check()
@@ -234,16 +203,15 @@ class Replay:
     def _records(self, job: Job, move: Move, now: int) -> Iterator[dict[str, Any]]:
         """The record, and the one that says that it was replayed."""
         ours = {REPLAY: job.id, REPLAYED_AT: str(now), GENERATION: str(move.generation)}
-        kept = [(n, v) for n, v in move.headers if n not in ours and n not in _OF_FAILURES]
         yield {
             "topic": move.topic,
             "partition": move.partition,
             "key": move.key,
             "value": move.value,
-            "headers": kept + [(name, text.encode()) for name, text in ours.items()],
+            "headers": [*move.kept, *((name, text.encode()) for name, text in ours.items())],
         }
         one = Replayed(job.id, now, move.generation)
-        yield self._index.record(move.key, one, move.letters)
+        yield self._index.record(move.key, Entry(one, move.known, move.letters))
 
     def _end(self, job: Job, status: str, source: Source, why: str | None = None) -> Job:
         ended = replace(
@@ -273,6 +241,7 @@ class Replay:
                 break
             except (KafkaException, BufferError, TaskmillError) as error:
                 self._judge(error, deadline)
+            self._clock.sleep(_RETRY_S)
             self._settle(deadline)
             self._index.refresh(self._admin(), self._reader)
             if count and self._index.counts[job.id] == self._done + count:
@@ -324,6 +293,21 @@ class Replay:
         return Admin(self._settings, clock=self._clock)
 
 
+def is_same(job: Job, what: str, asked: Mapping[str, Any], now_ms: int) -> bool:
+    """Whether `job` was killed, a short time ago, while it did what is `asked` now."""
+    is_recent = now_ms - job.began_at < _SAME_MS
+    return job.status == RUNNING and is_recent and (job.what, job.asked) == (what, asked)
+
+
+def unfinished(
+    settings: Settings, letters: Letters, what: str, asked: Mapping[str, Any], clock: Clock
+) -> Job | None:
+    """The job that a replay of what is `asked` would go on with."""
+    admin, reader, queue = letters.admin(), letters.reader, letters.topics.queue
+    jobs = read_jobs(settings, admin, reader, queue)
+    return next((job for job in jobs if is_same(job, what, asked, clock.now_ms())), None)
+
+
 def _batches(moves: Iterator[Move], most: int) -> Iterator[list[Move]]:
     batch: list[Move] = []
     size = 0
@@ -343,5 +327,6 @@ _REFUSED = frozenset(
         KafkaError.GROUP_AUTHORIZATION_FAILED,
         KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
         KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.MSG_SIZE_TOO_LARGE,
     }
 )

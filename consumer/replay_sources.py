@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import closing
 from typing import NamedTuple
+
+from confluent_kafka import Message
 
 from taskmill.consumer.decode import headers_of
 from taskmill.consumer.dlq import GENERATION
-from taskmill.consumer.letters import Filter, Letter, Letters
-from taskmill.consumer.replay import Move
+from taskmill.consumer.letters import Filter, Letter, Letters, Stretch
 from taskmill.consumer.replay_journal import Job
+from taskmill.consumer.replay_order import Move
 from taskmill.consumer.replayed import Place
 from taskmill.runtime.errors import DecodeError
 from taskmill.runtime.partition import partition_for
@@ -25,7 +27,8 @@ _SLACK_MS = 10 * 60 * 1000
 
 
 class LetterSource:
-    """The letters that `chosen` takes. `edited` are values that replace a letter's own."""
+    """The letters that `chosen` takes, in `stretches` as they were when somebody was asked. With
+    `edited`, those alone, with these values."""
 
     what = "letters"
 
@@ -33,40 +36,53 @@ class LetterSource:
         self,
         letters: Letters,
         chosen: Filter,
+        stretches: list[Stretch],
         codec: Codec,
         edited: Mapping[Place, bytes] | None = None,
     ) -> None:
         self._letters = letters
         self._chosen = chosen
+        self._stretches = stretches
         self._codec = codec
-        self._edited = edited or {}
+        self._edited = edited
         self.left: Counter[str] = Counter()
 
-    def moves(self, job: Job) -> Iterator[Move]:
+    def moves(self, job: Job) -> Generator[Move, None, None]:
         """Each letter that was not replayed yet, by this job or, unless the filter says otherwise,
         by another."""
         tasks = self._letters.topics.tasks
         count = self._letters.admin().queue_partitions(self._letters.topics)
-        for letter in self._letters.scan(replace(self._chosen, since=job.since, until=job.until)):
-            if letter.replayed is not None and letter.replayed.replay == job.id:
-                continue
-            topic = letter.told.get("original-topic")
-            if letter.omitted is not None:
-                self.left["not whole"] += 1
-            elif topic != tasks:
-                self.left[f"came from {topic}, not {tasks}"] += 1
-            else:
-                yield self._move(letter, tasks, count)
+        with closing(self._letters.scan(self._chosen, self._stretches)) as letters:
+            for letter in letters:
+                is_done = letter.replayed is not None and letter.replayed.replay == job.id
+                if is_done or (self._edited is not None and letter.place not in self._edited):
+                    continue
+                topic = letter.told.get("original-topic")
+                if letter.omitted is not None:
+                    self.left["not whole"] += 1
+                elif topic != tasks:
+                    self.left[f"came from {topic}, not {tasks}"] += 1
+                else:
+                    yield self._move(letter, tasks, count)
 
     def _move(self, letter: Letter, topic: str, count: int) -> Move:
-        generation = generation_of(letter, self._codec)
-        given = self._letters.replayed.next_generation(letter.key, generation)
-        if letter.key:
-            partition = partition_for(letter.key, count)
+        generation, known = generation_of(letter, self._codec), _is_known(letter)
+        if letter.key and known:
+            generation = self._letters.replayed.next_generation(letter.key, generation)
         else:
-            partition = _number(letter.told.get("original-partition")) % count
-        value = self._edited.get(letter.place, letter.value)
-        return Move(topic, partition, letter.key, value, letter.headers, given, (letter.place,))
+            generation += 1
+        if letter.key:
+            p = partition_for(letter.key, count)
+        else:
+            p = _number(letter.told.get("original-partition")) % count
+        value = (self._edited or {}).get(letter.place, letter.value)
+        places = (letter.place,)
+        return Move(topic, p, letter.key, value, letter.headers, generation, places, known)
+
+
+def _is_known(letter: Letter) -> bool:
+    """Whether it is of the task that its key says, as far as its worker could tell."""
+    return letter.task is not None
 
 
 def generation_of(letter: Letter, codec: Codec) -> int:
@@ -106,27 +122,30 @@ class FinishedSource:
         self._codec = codec
         self.left: Counter[str] = Counter()
 
-    def survey(self, since: int, until: int) -> Counter[tuple[str, Status]]:
-        """How many there are of each name and status; nothing is written."""
+    def survey(self, since: int, until: int, job: Job | None) -> Counter[tuple[str, Status]]:
+        """How many there are of each name and status, but for what `job` has replayed."""
         self._letters.refresh()
         count = self._letters.admin().queue_partitions(self._letters.topics)
         found: Counter[tuple[str, Status]] = Counter()
         for p in range(count):
-            found.update((one.name, one.status) for one in self._finished(p, count, since, until))
+            finished = self._finished(p, count, since, until, job)
+            found.update((one.name, one.status) for one in finished)
         return found
 
-    def moves(self, job: Job) -> Iterator[Move]:
-        """Each of them that was not replayed yet."""
+    def moves(self, job: Job) -> Generator[Move, None, None]:
+        """Each of them that this job has not replayed yet."""
         assert job.since is not None, "a time is asked for"
         assert job.until is not None, "a time is asked for"
         self._letters.refresh()
+        letters = self._letters_since(job.since)
         count = self._letters.admin().queue_partitions(self._letters.topics)
         for p in range(count):
-            finished = self._finished(p, count, job.since, job.until)
-            letters = self._letters_of(finished, job.since)
-            yield from self._put_back(p, count, {one.offset: one for one in finished}, letters)
+            finished = self._finished(p, count, job.since, job.until, job)
+            yield from self._put_back(p, count, finished, letters)
 
-    def _finished(self, p: int, count: int, since: int, until: int) -> list[Finished]:
+    def _finished(
+        self, p: int, count: int, since: int, until: int, job: Job | None
+    ) -> list[Finished]:
         topic = self._letters.topics.state
         admin = self._letters.admin()
         start, end = admin.offsets_at(topic, count, since - _SLACK_MS)[p], admin.ends(topic, count)
@@ -135,7 +154,7 @@ class FinishedSource:
             for messages, _ in self._letters.reader.read(topic, p, start, end[p]):
                 for message in messages:
                     self._fold(newest, message.key(), message.value())
-        given = self._letters.replayed.generations
+        index = self._letters.replayed
         return [
             Finished(key, state.name, state.status, state.generation, state.source_offset)
             for key, state in newest.items()
@@ -143,7 +162,9 @@ class FinishedSource:
             and state.finished_at is not None
             and since <= state.finished_at < until
             and (not self._names or state.name in self._names)
-            and given.get(key, 0) <= state.generation
+            # Not what is on its way, and not what this very job has run again by now.
+            and index.generations.get(key, 0) <= state.generation
+            and (job is None or index.replays.get(key) != job.id)
         ]
 
     def _fold(self, newest: dict[bytes, TaskState], key: bytes | None, value: bytes | None) -> None:
@@ -157,37 +178,48 @@ class FinishedSource:
         if known is None or (state.generation, state.seq) >= (known.generation, known.seq):
             newest[key] = state
 
-    def _letters_of(self, finished: list[Finished], since: int) -> dict[bytes, list[Place]]:
-        """Their letters, which count no more once they are replayed."""
-        dead = {one.key: one.generation for one in finished if one.status is not Status.SUCCEEDED}
-        found: dict[bytes, list[Place]] = {}
-        if dead:
-            for letter in self._letters.scan(Filter(since=since - _SLACK_MS)):
-                key = letter.key
-                if key in dead and generation_of(letter, self._codec) <= dead[key]:
-                    found.setdefault(key, []).append(letter.place)
+    def _letters_since(self, since: int) -> dict[bytes, list[tuple[int, Place]]]:
+        """The letters that count, of tasks that may have finished since: generation and place."""
+        found: dict[bytes, list[tuple[int, Place]]] = {}
+        for letter in self._letters.scan(Filter(since=since - _SLACK_MS)):
+            if letter.key and _is_known(letter):
+                one = generation_of(letter, self._codec), letter.place
+                found.setdefault(letter.key, []).append(one)
         return found
 
     def _put_back(
         self,
         p: int,
         count: int,
-        wanted: dict[int, Finished],
-        letters: Mapping[bytes, list[Place]],
-    ) -> Iterator[Move]:
-        topic = self._letters.topics.tasks
-        start, gone = self._letters.admin().starts(topic, count)[p], dict(wanted)
-        offsets = [offset for offset in wanted if offset >= start]
+        finished: list[Finished],
+        letters: Mapping[bytes, list[tuple[int, Place]]],
+    ) -> Generator[Move, None, None]:
+        topic, admin = self._letters.topics.tasks, self._letters.admin()
+        start, end = admin.starts(topic, count)[p], admin.ends(topic, count)[p]
+        # After a migration their offsets are of the topic that was: then others lie there.
+        wanted = {(one.offset, one.key): one for one in finished}
+        offsets = [one.offset for one in finished if start <= one.offset < end]
         if offsets:
-            for messages, _ in self._letters.reader.read(topic, p, min(offsets), max(offsets) + 1):
-                for message in messages:
-                    one = wanted.get(message.offset() or 0)
-                    if one is None or one.key != message.key():
-                        continue
-                    del gone[one.offset]
-                    given = self._letters.replayed.next_generation(one.key, one.generation)
-                    headers = headers_of(message) or ()
-                    places = tuple(letters.get(one.key, ()))
-                    yield Move(topic, p, one.key, message.value(), headers, given, places)
-        if gone:
-            self.left[f"no longer on {topic}"] += len(gone)
+            stretch = self._letters.reader.read(topic, p, min(offsets), max(offsets) + 1)
+            with closing(stretch) as batches:
+                for messages, _ in batches:
+                    for message in messages:
+                        place = message.offset() or 0, message.key() or b""
+                        if (one := wanted.pop(place, None)) is not None:
+                            yield self._move(topic, p, message, one, letters)
+        if wanted:
+            self.left[f"no longer on {topic}"] += len(wanted)
+
+    def _move(
+        self,
+        topic: str,
+        p: int,
+        message: Message,
+        one: Finished,
+        letters: Mapping[bytes, list[tuple[int, Place]]],
+    ) -> Move:
+        given = self._letters.replayed.next_generation(one.key, one.generation)
+        died = letters.get(one.key, ())
+        places = tuple(place for generation, place in died if generation <= one.generation)
+        headers = headers_of(message) or ()
+        return Move(topic, p, one.key, message.value(), headers, given, places)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from taskmill.consumer.admin import Admin
@@ -33,6 +34,15 @@ class Replayed(NamedTuple):
     generation: int
 
 
+class Entry(NamedTuple):
+    """A record of the topic. `known`: its key is known to be its task's ID, whose generations it
+    counts among; garbage may have any key. `letters`: those that count no more."""
+
+    one: Replayed
+    known: bool
+    letters: tuple[Place, ...]
+
+
 class ReplayedIndex:
     """All that was replayed of a queue. `dlq_id`: the UUID of its DLQ as it is now; the offsets of
     one that was made anew mean other letters."""
@@ -41,53 +51,66 @@ class ReplayedIndex:
         self.topic = topic
         self.dlq_id = dlq_id
         self.letters: dict[Place, Replayed] = {}
-        #: The greatest generation that was given, by key.
+        #: The greatest generation that each key was given, and by which replay.
         self.generations: dict[bytes, int] = {}
+        self.replays: dict[bytes, str] = {}
         #: How many each replay has replayed.
         self.counts: Counter[str] = Counter()
         self._reached: dict[int, int] = {}
 
     def refresh(self, admin: Admin, reader: Reader) -> None:
         """Read what was added."""
+        for key, value in self._read(admin, reader, self._reached):
+            self.add(key, value)
+
+    def pairs(self, admin: Admin, reader: Reader, replay: str) -> list[tuple[bytes | None, int]]:
+        """Key and generation of all that a replay has replayed, read anew."""
+        records = self._read(admin, reader, {})
+        entries = ((key, self._parse(value).one) for key, value in records)
+        return [(key, one.generation) for key, one in entries if one.replay == replay]
+
+    def _read(
+        self, admin: Admin, reader: Reader, reached: dict[int, int]
+    ) -> Iterator[tuple[bytes | None, bytes | None]]:
+        """Keys and values from where `reached` says, by partition; it is moved on."""
         count = admin.partitions(self.topic)
         if count is None:
             return
         starts, ends = admin.starts(self.topic, count), admin.ends(self.topic, count)
         for p, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            begin = max(start, self._reached.get(p, 0))
-            for messages, reached in reader.read(self.topic, p, begin, end):
-                for message in messages:
-                    self.add(message.key(), message.value())
-                self._reached[p] = reached
+            begin = max(start, reached.get(p, 0))
+            for messages, position in reader.read(self.topic, p, begin, end):
+                yield from ((message.key(), message.value()) for message in messages)
+                reached[p] = position
 
     def add(self, key: bytes | None, value: bytes | None) -> None:
         """Take in one record. Raises TaskmillError for what `record` did not write."""
+        one, known, letters = self._parse(value)
+        self.letters.update(dict.fromkeys(letters, one))
+        self.counts[one.replay] += 1
+        if key is not None and known and one.generation >= self.generations.get(key, 0):
+            self.generations[key], self.replays[key] = one.generation, one.replay
+
+    def _parse(self, value: bytes | None) -> Entry:
         try:
             told: dict[str, Any] = json.loads(value or b"")
             one = Replayed(str(told["replay"]), int(told["at"]), int(told["generation"]))
-            if told["letters"] and told["dlq_id"] == self.dlq_id:
-                for place in told["letters"]:
-                    self.letters[Place(*place)] = one
+            places = told["letters"] if told["dlq_id"] == self.dlq_id else ()
+            return Entry(one, bool(told["known"]), tuple(Place(*place) for place in places))
         except (ValueError, KeyError, TypeError) as error:
             raise TaskmillError(
                 f"a record of {self.topic} cannot be read, another version's? ({error!r})"
             ) from None
-        self.counts[one.replay] += 1
-        if key is not None:
-            self.generations[key] = max(one.generation, self.generations.get(key, 0))
 
-    def next_generation(self, key: bytes | None, generation: int) -> int:
+    def next_generation(self, key: bytes, generation: int) -> int:
         """What a record of that generation is replayed as: greater than any that its ID had. It is
         given to nobody else from now on."""
-        if key is None:
-            return generation + 1
         given = max(generation, self.generations.get(key, 0)) + 1
         self.generations[key] = given
         return given
 
-    def record(
-        self, key: bytes | None, one: Replayed, letters: tuple[Place, ...]
-    ) -> dict[str, Any]:
-        """The arguments of `produce` that say so of `key`'s record; `letters` are its own."""
-        told = {**one._asdict(), "dlq_id": self.dlq_id, "letters": letters}
+    def record(self, key: bytes | None, entry: Entry) -> dict[str, Any]:
+        """The arguments of `produce` that say so of `key`'s record."""
+        one, known, letters = entry
+        told = {**one._asdict(), "known": known, "dlq_id": self.dlq_id, "letters": letters}
         return {"topic": self.topic, "key": key, "value": json.dumps(told).encode()}

@@ -12,10 +12,13 @@ from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.kafka import client_config
+from taskmill.runtime.topic_table import max_task_record_bytes
 
 #: Others wait for what an open transaction of ours holds back: short.
 TRANSACTION_TIMEOUT_MS = 5_000
 CALL_TIMEOUT_S = 4.0
+#: librdkafka's default.
+_BATCH_BYTES = 1_000_000
 #: A transaction that has not answered by then hangs for ever (see consumer/commit.py).
 PATIENCE_S = 8.0
 
@@ -99,6 +102,8 @@ class Transactions:
                     metadata_recovery_strategy="none",
                     compression_type="lz4",
                     message_max_bytes=self._settings.max_task_bytes + 1024 * 1024,
+                    # A batch is refused as a whole by a topic that takes less than it holds.
+                    batch_size=min(_BATCH_BYTES, max_task_record_bytes(self._settings)),
                 )
             )
             producer.init_transactions(CALL_TIMEOUT_S)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
+from contextlib import suppress
 from typing import Self
 
 from confluent_kafka import Consumer, TopicPartition
@@ -16,14 +17,17 @@ from confluent_kafka import Consumer, TopicPartition
 from taskmill.consumer.admin import Admin
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import client_config
 
 #: The least that Kafka allows by default: for so long, one that was killed looks alive.
 _SESSION_MS = 6_000
-#: Until the group has told: its first rebalance waits 3 s for others, by default.
-_PATIENCE_S = _SESSION_MS / 1000 + 4.0
+#: Until who holds it is forgotten, if killed; then until the group has told, whose first rebalance
+#: waits 3 s for others by default; and until it is back after the broker was away.
+_FORGOTTEN_S, _JOIN_S, _BACK_S = _SESSION_MS / 1000 + 2.0, 15.0, 60.0
 _LOOK_S = 0.2
+#: Between two checks the holder may read through millions of letters.
+_LONGEST_MS = 3_600_000
 
 
 class Taken(TaskmillError):
@@ -50,7 +54,7 @@ def myself() -> str:
 class Turn:
     """A turn at `topic`, which has one partition, in `group`. Not thread-safe.
 
-    Its holder calls `check` at least every few minutes.
+    Its holder calls `check` now and then, at least once an hour.
     """
 
     def __init__(
@@ -78,14 +82,24 @@ class Turn:
             self._consumer = None
 
     def check(self) -> None:
-        """Raise TurnLost where another has it by now."""
+        """Raise TurnLost where another has it by now, Unreachable where the group is not back in
+        time."""
         assert self._consumer is not None, "taken"
         self._consumer.poll(0)
-        if not self._holds:
-            raise TurnLost("another took over: this one did not answer Kafka for too long")
+        deadline = Deadline(_BACK_S, self._clock)
+        while not self._holds:
+            # Without an answer for a session, it is given up by itself; it may come back.
+            self._consumer.poll(_LOOK_S)
+            others: list[str] = []
+            with suppress(Unreachable):
+                others = self._others()
+            if others and not self._holds:
+                raise TurnLost(f"{others[0]} took over: this one did not answer Kafka in time")
+            if deadline.over():
+                raise Unreachable(f"group {self._group} is not back after {_BACK_S:g} s")
 
     def _take(self) -> None:
-        deadline = Deadline(_PATIENCE_S, self._clock)
+        deadline = Deadline(_FORGOTTEN_S, self._clock)
         while others := self._others():
             # One that was killed is forgotten after its session; one that lives here is no doubt.
             if deadline.over() or any(_lives_here(one) for one in others):
@@ -100,6 +114,7 @@ class Turn:
                 group_protocol="classic",
                 session_timeout_ms=_SESSION_MS,
                 heartbeat_interval_ms=1_000,
+                max_poll_interval_ms=_LONGEST_MS,
                 # Who holds it keeps it when another joins.
                 partition_assignment_strategy="cooperative-sticky",
                 enable_auto_commit=False,
@@ -107,16 +122,21 @@ class Turn:
             )
         )
         consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._lost)
+        deadline = Deadline(_JOIN_S, self._clock)
         while not self._holds:
             consumer.poll(_LOOK_S)
             if not self._holds and deadline.over():
-                others = [one for one in self._others() if not one.startswith(myself())]
-                raise Taken(others[0] if others else "nobody that the group knows")
+                if others := self._others():
+                    raise Taken(others[0])
+                raise Unreachable(f"group {self._group} gave no answer in {_JOIN_S:g} s")
 
     def _others(self) -> list[str]:
-        """Who is in the group, as `myself` told it, with its address."""
+        """Who else is in the group, as `myself` told it, with its address."""
         members = Admin(self._settings, clock=self._clock).members(self._group)
-        return [one.removeprefix(f"{self._settings.prefix}-") for one in members]
+        named = [one.removeprefix(f"{self._settings.prefix}-") for one in members]
+        if self._consumer is None:
+            return named
+        return [one for one in named if not one.startswith(f"{myself()} ")]
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._holds = bool(partitions) or self._holds
@@ -131,6 +151,8 @@ def _lives_here(who: str) -> bool:
     """Whether a member, `user@host:pid (address)`, is a process of this host that runs now."""
     name = who.split(" ", 1)[0].rpartition("@")[2]
     host, _, pid = name.rpartition(":")
+    if pid == str(os.getpid()):
+        return False  # of a container that was started again, with the same numbers
     if host != socket.gethostname() or not pid.isdigit():
         return False
     try:

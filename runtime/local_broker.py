@@ -231,7 +231,8 @@ class LocalBroker:
         expected = {node.id for node in cluster.nodes}
         admin = _quiet_admin(cluster.bootstrap)
         while True:
-            seen = _listed(admin, min(1.0, deadline.left()))
+            # Of two that started at one moment on one port, the other may answer.
+            seen = _listed(admin, min(1.0, deadline.left()), cluster.cluster_id)
             # A killed node is listed until its session ends: it has to take connections too.
             if expected <= seen and all(listens(node.port) for node in cluster.nodes):
                 return
@@ -282,12 +283,14 @@ def _quiet_admin(bootstrap: str) -> AdminClient:
     return AdminClient(config)
 
 
-def _listed(admin: AdminClient, limit_s: float) -> set[int]:
-    """The nodes that the cluster lists; none where it does not answer."""
+def _listed(admin: AdminClient, limit_s: float, cluster_id: str | None = None) -> set[int]:
+    """The nodes that the cluster lists; none where it does not answer, or is not of that ID."""
     try:
-        return set(admin.list_topics(timeout=max(0.1, limit_s)).brokers)
+        cluster = admin.list_topics(timeout=max(0.1, limit_s))
     except KafkaException:
         return set()
+    is_ours = cluster_id is None or cluster.cluster_id == cluster_id
+    return set(cluster.brokers) if is_ours else set()
 
 
 def _new_cluster_id() -> str:

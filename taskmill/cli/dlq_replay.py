@@ -5,24 +5,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import click
 
 from taskmill.cli.duration import Duration, Percent, Rate
 from taskmill.cli.letter_edit import edit_letter
-from taskmill.cli.letter_filter import Chosen, chosen, filter_options
+from taskmill.cli.letter_filter import chosen, filter_options
 from taskmill.cli.letter_print import counted, group_document, job_document, print_groups
 from taskmill.cli.output import json_option, note, print_json, progress_console
 from taskmill.cli.target import app_option
 from taskmill.consumer.letter_stats import Stats
 from taskmill.consumer.letters import Letter, Letters
-from taskmill.consumer.replay import Order, Progress, Replay, Source
-from taskmill.consumer.replay_journal import ABORTED
+from taskmill.consumer.replay import Replay, unfinished
+from taskmill.consumer.replay_journal import ABORTED, Job
+from taskmill.consumer.replay_order import Order, Progress, Source
 from taskmill.consumer.replay_sources import LetterSource
-from taskmill.consumer.replayed import Place
+from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import Settings, load_settings
 from taskmill.runtime.errors import ConfigError, TaskmillError
+from taskmill.schemas import json_form
 from taskmill.schemas.codec import Codec
 
 
@@ -72,40 +76,59 @@ def replay(
         raise click.UsageError("--abort-above and --canary-wait go with --canary N")
     if target is not None and not edit:
         raise click.UsageError("-A goes with --edit")
-    wanted = chosen(given)
-    more = {"limit": limit, "rate": rate, "canary": canary, "abort_above": abort_above}
-    wanted.asked.update({name: value for name, value in more.items() if value is not None})
-    order = Order(
-        wanted.asked,
-        wanted.filter.since,
-        wanted.filter.until,
-        limit,
-        rate,
-        canary,
-        0.2 if abort_above is None else abort_above,
-        600.0 if canary_wait is None else canary_wait,
-    )
+    wanted, asked = chosen(given)
+    more = {
+        "limit": limit,
+        "rate": rate and f"{rate:g}/s",
+        "canary": canary,
+        "abort_above": None if abort_above is None else f"{abort_above * 100:g}%",
+        "edit": edit or None,
+    }
+    asked.update({name: value for name, value in more.items() if value is not None})
     settings = load_settings()
     with (
         Letters(settings, given["queue"]) as letters,
         closing(Codec(settings.schema_registry_url)) as codec,
     ):
-        stats = Stats(letters.scan(wanted.filter))
+        if before := going_on(settings, letters, LetterSource.what, asked):
+            wanted = replace(wanted, since=before.since, until=before.until)
+        order = Order(
+            asked,
+            wanted.since,
+            wanted.until,
+            limit,
+            rate,
+            canary,
+            0.2 if abort_above is None else abort_above,
+            600.0 if canary_wait is None else canary_wait,
+        )
+        letters.refresh()
+        # What comes later was not shown to anybody.
+        stretches = letters.stretches(wanted)
+        stats = Stats(letters.scan(wanted, stretches))
         total = stats.count if limit is None else min(limit, stats.count)
         if dry_run:
             _tell_dry(stats, total, given["queue"], as_json=as_json)
             return 0
-        edited = {}
+        edited = None
         if edit:
-            letter = _only(letters, wanted)
-            edited[letter.place] = edit_letter(letter, codec, target)
-            wanted.asked["edit"] = True
+            with closing(letters.scan(wanted, stretches)) as found:
+                letter = _only(found)
+            edited = {letter.place: edit_letter(letter, codec, target)}
         if stats.count == 0:
             note("no letter matches")
         elif not yes:
-            _ask(stats, total, given["queue"])
-        source = LetterSource(letters, wanted.filter, codec, edited)
+            _ask(stats, total, given["queue"], as_json=as_json)
+        source = LetterSource(letters, wanted, stretches, codec, edited)
         return run(settings, given["queue"], letters, order, source, total, as_json=as_json)
+
+
+def going_on(settings: Settings, letters: Letters, what: str, asked: dict[str, Any]) -> Job | None:
+    """The replay that this one goes on with, if there is one; says so."""
+    job = unfinished(settings, letters, what, asked, SYSTEM_CLOCK)
+    if job is not None:
+        note(f"going on with replay {job.id}, begun {json_form.iso(job.began_at)} and not ended")
+    return job
 
 
 def run(
@@ -169,22 +192,19 @@ def _tell_dry(stats: Stats, total: int, queue: str, *, as_json: bool) -> None:
     note(f"{counted(total, 'letter')}{of} would be replayed")
 
 
-def _ask(stats: Stats, total: int, queue: str) -> None:
+def _ask(stats: Stats, total: int, queue: str, *, as_json: bool) -> None:
     """Raises UsageError where nobody can answer, Abort for a no."""
     if not sys.stdin.isatty():
         raise click.UsageError("nobody is here to be asked: add --yes")
-    print_groups(stats, "fingerprint", 20)
+    if not as_json:
+        print_groups(stats, "fingerprint", 20)
     click.confirm(f"Replay {counted(total, 'letter')} of queue {queue!r}?", abort=True, err=True)
 
 
-def _only(letters: Letters, wanted: Chosen) -> Letter:
+def _only(letters: Iterator[Letter]) -> Letter:
     """The one letter that matches; ConfigError where there are none, or more."""
-    found: dict[Place, Letter] = {}
-    for letter in letters.scan(wanted.filter):
-        found[letter.place] = letter
-        if len(found) > 1:
-            break
+    found = list(islice(letters, 2))
     if len(found) != 1:
         many = "no letter matches" if not found else "more than one letter matches"
         raise ConfigError(f"--edit is for one letter, and {many}: `--id ID` names one")
-    return next(iter(found.values()))
+    return found[0]

@@ -58,12 +58,13 @@ class MomentType(_Moments):
         except ConfigError:
             pass
         else:
-            return Moment(value, SYSTEM_CLOCK.now_ms() - round(ago * 1000))
+            # As far back as there is anything.
+            return Moment(value, max(SYSTEM_CLOCK.now_ms() - round(ago * 1000), 0))
         try:
             time = datetime.fromisoformat(value)
             if time.tzinfo is None:
                 time = time.replace(tzinfo=UTC)
-            return Moment(value, round(time.timestamp() * 1000))
+            return Moment(value, max(round(time.timestamp() * 1000), 0))
         except (ValueError, OverflowError):
             self.fail(
                 f"{value[:40]!r}: expected a time ago, such as 1h, or one in ISO 8601, such as "

@@ -44,7 +44,7 @@ def chosen(given: dict[str, Any]) -> Chosen:
     for name, value in given.items():
         if isinstance(value, Moment):
             asked[name] = value.text
-        elif name != "queue" and value not in (None, (), False):
+        elif name != "queue" and not (value is None or value is False or value == ()):
             asked[name] = sorted(value) if isinstance(value, tuple) else value
     return Chosen(
         Filter(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import click
 
 from taskmill.cli.output import note, print_table, shown
+from taskmill.consumer.dlq import PREFIX
 from taskmill.consumer.letter_stats import Group, Stats
 from taskmill.consumer.letters import Letter
 from taskmill.consumer.replay_journal import Job
@@ -18,8 +20,6 @@ from taskmill.schemas import json_form
 from taskmill.schemas.codec import Codec
 
 _BAR = 20
-#: Times that headers carry as digits.
-_TIMES = ("original-timestamp", "first-failure", "last-failure", "replayed-at")
 
 
 def counted(number: int, what: str) -> str:
@@ -101,6 +101,8 @@ def print_letter(letter: Letter, codec: Codec) -> None:
     else:
         rows.append(("undecodable", whole["undecodable"]))
         rows.append(("value (base64)", whole["value_base64"]))
+    if own := {k: v for k, v in whole["headers"].items() if not k.startswith(PREFIX)}:
+        rows.append(("headers", own))
     if letter.omitted:
         rows.append(("not whole", letter.omitted))
     if one := letter.replayed:
@@ -114,8 +116,6 @@ def print_letter(letter: Letter, codec: Codec) -> None:
 
 
 def _json(value: object) -> object:
-    import json
-
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (dict, list)) else value
 
 
@@ -174,7 +174,7 @@ def print_groups(stats: Stats, kind: str, limit: int) -> None:
         ],
     )
     if len(groups) > limit:
-        note(f"and {len(groups) - limit} more by {kind}: --limit {len(groups)} shows them")
+        note(f"and {len(groups) - limit} more by {kind}")
 
 
 def group_document(group: Group, kind: str) -> dict[str, Any]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
 import click
 
-from taskmill.cli.dlq_replay import run
+from taskmill.cli.dlq_replay import going_on, run
 from taskmill.cli.duration import Moment, MomentType, Rate
 from taskmill.cli.letter_print import counted
 from taskmill.cli.output import json_option, note, print_json, print_table
 from taskmill.consumer.letters import Letters
-from taskmill.consumer.replay import Order
+from taskmill.consumer.replay_order import Order
 from taskmill.consumer.replay_sources import FinishedSource
 from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import load_settings
@@ -57,27 +58,31 @@ def replay(
     no longer count then. Killed and run again, it goes on where it was; `taskmill dlq history`
     shows it. (To set back the group's offsets runs nothing again: what is done is known to be.)
     """
-    end = SYSTEM_CLOCK.now_ms() if until is None else until.ms
+    now = SYSTEM_CLOCK.now_ms()
+    # What has not finished yet is not meant.
+    end = now if until is None else min(until.ms, now)
     if since.ms >= end:
-        before = "now" if until is None else f"--until {until.text}"
+        before = "now" if until is None else f"--until {until.text}, or not before now"
         raise click.BadParameter(f"{since.text} is not before {before}", param_hint="--since")
     given: dict[str, Any] = {
         "since": since.text,
         "until": until and until.text,
         "name": sorted(names),
         "limit": limit,
-        "rate": rate,
+        "rate": rate and f"{rate:g}/s",
     }
-    order = Order(
-        {name: value for name, value in given.items() if value}, since.ms, end, limit, rate
-    )
+    asked = {name: value for name, value in given.items() if value}
     settings = load_settings()
     with (
         Letters(settings, queue) as letters,
         closing(Codec(settings.schema_registry_url)) as codec,
     ):
+        job = going_on(settings, letters, FinishedSource.what, asked)
+        order = Order(asked, since.ms, end, limit, rate)
+        if job is not None:
+            order = replace(order, since=job.since, until=job.until)
         source = FinishedSource(letters, names, codec)
-        found = source.survey(since.ms, end)
+        found = source.survey(order.since or 0, order.until or end, job)
         total = found.total() if limit is None else min(limit, found.total())
         if dry_run:
             _tell_dry(found, total, queue, as_json=as_json)
@@ -85,7 +90,7 @@ def replay(
         if not found:
             note("no task finished then")
         elif not yes:
-            _ask(found, total, queue)
+            _ask(found, total, queue, as_json=as_json)
         return run(settings, queue, letters, order, source, total, as_json=as_json)
 
 
@@ -105,9 +110,10 @@ def _tell_dry(found: Counter[tuple[str, Status]], total: int, queue: str, *, as_
     note(f"{counted(total, 'task')} would be run again")
 
 
-def _ask(found: Counter[tuple[str, Status]], total: int, queue: str) -> None:
+def _ask(found: Counter[tuple[str, Status]], total: int, queue: str, *, as_json: bool) -> None:
     """Raises UsageError where nobody can answer, Abort for a no."""
     if not sys.stdin.isatty():
         raise click.UsageError("nobody is here to be asked: add --yes")
-    _print(found)
+    if not as_json:
+        _print(found)
     click.confirm(f"Run {counted(total, 'task')} of queue {queue!r} again?", abort=True, err=True)

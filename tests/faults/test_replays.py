@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(180)]
 
 PARTITIONS, LETTERS = 3, 150
 #: Letters a second: slow enough that a kill finds it at work.
-RATE = 150
+RATE = 30
 
 
 class Dead(Queue):
@@ -89,7 +89,7 @@ def test_each_letter_is_replayed_once_whatever_dies(dead: Dead, seed: int) -> No
     for _ in range(dice.randrange(1, 3)):
         command = dead.replay()
         # From its start over taking its turn to its last letters.
-        time.sleep(dice.uniform(0.3, 3.0))
+        time.sleep(dice.uniform(0.3, 6.0))
         command.send_signal(signal.SIGKILL)
         command.communicate()
         if dice.random() < 0.5:

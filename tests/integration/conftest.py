@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from support.commands import Command, runner, set_environment
+from support.letters import LetterBox
 from support.migrations import Scene
 from support.postgres import Postgres
 from taskmill.runtime.config import Settings
@@ -22,6 +24,22 @@ def half(settings: Settings, tmp_path: Path) -> Callable[..., Scene]:
         return scene
 
     return make
+
+
+@pytest.fixture
+def letters(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[LetterBox]:
+    """A queue to make dead letters in; commands use its settings."""
+    set_environment(settings, monkeypatch)
+    with LetterBox(settings, tmp_path) as one:
+        yield one
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs `taskmill`."""
+    return runner(capsys)
 
 
 @pytest.fixture

@@ -40,7 +40,9 @@ def shared_broker() -> Iterator[str]:
     else:
         with tempfile.TemporaryDirectory(prefix="taskmill-broker-") as folder:
             broker = LocalBroker(Path(folder), env=java_only(), say=print)
-            bootstrap = broker.start().bootstrap
+            # Runs beside each other may start at the same moment.
+            with patch.object(broker_ports, "_USUAL_PORT", quiet_port()):
+                bootstrap = broker.start().bootstrap
             assert bootstrap is not None
             try:
                 yield bootstrap

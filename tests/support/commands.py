@@ -23,13 +23,17 @@ class Ran:
         return json.loads(self.out)
 
 
+#: Runs a command.
+Command = Callable[..., Ran]
+
+
 def set_environment(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands, in this process and below it, use the test's settings."""
     for name in ("bootstrap_servers", "prefix", "partitions", "state_dir"):
         monkeypatch.setenv(f"TASKMILL_{name.upper()}", str(getattr(settings, name)))
 
 
-def runner(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def runner(capsys: pytest.CaptureFixture[str]) -> Command:
     """What runs a command and catches what it prints."""
 
     def run(*args: str) -> Ran:

@@ -21,7 +21,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from random import SystemRandom
+from random import Random, SystemRandom
 from typing import Any
 
 import pytest
@@ -35,6 +35,9 @@ _FEW: tuple[Iterable[int], int] = (1, 2, 3), 2
 _FEWER: tuple[Iterable[int], int] = (1,), 1
 #: Of the points of a proof, a fifth are fresh.
 _FRESH_SHARE = 5
+
+#: What the fresh seeds of this run are drawn with.
+_FRESH = "TASKMILL_TEST_FRESH"
 
 Seed = int | str
 
@@ -58,7 +61,9 @@ def seeds(name: str) -> list[int]:
         known: Iterable[int] = range(1, points_asked() - fresh + 1)
     else:
         known, fresh = _FEW if "kill" in name.lower() else _FEWER
-    return [*known, *SystemRandom().sample(range(1000, 10**6), fresh)]
+    # The same in all processes of a run, which must collect the same tests.
+    dice = Random(f"{os.environ[_FRESH]} {name}")
+    return [*known, *dice.sample(range(1000, 10**6), fresh)]
 
 
 def schedules_asked() -> int:
@@ -213,6 +218,7 @@ _PROOF = pytest.StashKey[Proof]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.setdefault(_FRESH, str(SystemRandom().randrange(10**9)))
     config.stash[_PROOF] = Proof()
 
 

@@ -85,6 +85,7 @@ def test_a_plain_task_and_the_state_of_its_success_go_by_hand() -> None:
     assert value == CODEC.encode_task(TASK)
     assert fastpath.decode_task(TASK_PREFIX, value) == TASK
     assert fastpath.encode_state(b"", STATE) is not None
+    assert fastpath.encode_state(b"", FAILED) is not None
     assert fastpath.decode_task(TASK_PREFIX, CODEC.encode_task(RETRIED)) is None
 
 

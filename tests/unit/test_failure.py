@@ -77,7 +77,31 @@ def unparsed() -> Exception:
     raise AssertionError
 
 
-@pytest.mark.parametrize("make", [noted, chained, in_passing, unparsed])
+def misspelt() -> Exception:
+    try:
+        return ast.pars  # type: ignore[attr-defined, no-any-return]
+    except AttributeError as error:
+        return error
+
+
+def plain(kind: type[Exception], *arguments: object) -> Callable[[], Exception]:
+    return lambda: raised(kind(*arguments))
+
+
+class Own(Exception):
+    pass
+
+
+PLAIN = [
+    plain(ValueError, "words\nin lines"),
+    plain(KeyError, "key"),
+    plain(ValueError),
+    plain(OSError, 2, "none", "file"),
+    plain(Own, 3),
+]
+
+
+@pytest.mark.parametrize("make", [noted, chained, in_passing, unparsed, misspelt, *PLAIN])
 def test_a_stack_is_what_python_prints_also_the_second_time(make: Callable[[], Exception]) -> None:
     for _ in range(2):
         error = make()

@@ -14,7 +14,7 @@ from taskmill.cli.letter_filter import chosen
 from taskmill.consumer.letter_stats import Stats
 from taskmill.consumer.letters import Filter, Letter
 from taskmill.consumer.replay_journal import Job
-from taskmill.consumer.replayed import Place, Replayed, ReplayedIndex
+from taskmill.consumer.replayed import Entry, Place, Replayed, ReplayedIndex
 from taskmill.runtime.errors import TaskmillError
 
 NOTHING: dict[str, Any] = {
@@ -134,6 +134,7 @@ def test_options_are_noted_as_they_were_given() -> None:
     assert one.filter.offsets[1] > 10**15
     assert chosen({**NOTHING, "offsets": "4"}).filter.offsets == (4, 4)
     assert chosen(NOTHING).asked == {}
+    assert chosen({**NOTHING, "partition": 0}).asked == {"partition": 0}
 
 
 def test_times_rates_and_shares() -> None:
@@ -141,6 +142,8 @@ def test_times_rates_and_shares() -> None:
     assert moment.convert("2026-01-02T03:04:05Z", None, None).ms == 1_767_323_045_000
     assert moment.convert("2026-01-02T03:04:05", None, None).ms == 1_767_323_045_000
     assert moment.convert("2026-01-02T04:04:05+01:00", None, None).ms == 1_767_323_045_000
+    assert moment.convert("1960-01-01", None, None).ms == 0
+    assert moment.convert("999999999999d", None, None).ms == 0
     hour, two = moment.convert("1h", None, None), moment.convert("2h", None, None)
     assert 3_590_000 < hour.ms - two.ms < 3_610_000
     assert Rate().convert("50/s", None, None) == 50
@@ -158,20 +161,39 @@ def test_times_rates_and_shares() -> None:
             kind.convert(bad, None, None)
 
 
+def added(index: ReplayedIndex, key: bytes | None, entry: Entry) -> None:
+    record = index.record(key, entry)
+    index.add(record["key"], record["value"])
+
+
 def test_what_was_replayed_counts_by_place_and_topic_and_gives_no_generation_twice() -> None:
     index = ReplayedIndex("t", "here")
-    record = index.record(b"id", Replayed("r", 5, 3), (Place(1, 7), Place(2, 8)))
-    index.add(record["key"], record["value"])
-    of_old_topic = ReplayedIndex("t", "gone").record(b"k", Replayed("r", 5, 1), (Place(0, 1),))
+    added(index, b"id", Entry(Replayed("r", 5, 3), True, (Place(1, 7), Place(2, 8))))
+    of_old_topic = ReplayedIndex("t", "gone").record(
+        b"k", Entry(Replayed("r", 5, 1), True, (Place(0, 1),))
+    )
     index.add(of_old_topic["key"], of_old_topic["value"])
     assert index.letters == dict.fromkeys((Place(1, 7), Place(2, 8)), Replayed("r", 5, 3))
     assert index.counts == {"r": 2}
     assert index.next_generation(b"id", 0) == 4
     assert index.next_generation(b"id", 0) == 5
     assert index.next_generation(b"new", 6) == 7
-    assert index.next_generation(None, 6) == 7
     with pytest.raises(TaskmillError, match="cannot be read"):
         index.add(b"k", b"{}")
+
+
+def test_garbage_under_an_id_does_not_count_among_its_generations() -> None:
+    index = ReplayedIndex("t", "here")
+    added(index, b"id", Entry(Replayed("r", 5, 3), False, (Place(1, 7),)))
+    assert index.letters.keys() == {Place(1, 7)}
+    assert (index.generations, index.replays) == ({}, {})
+
+
+def test_the_last_replay_of_an_id_is_known() -> None:
+    index = ReplayedIndex("t", "here")
+    for replay, generation in (("a", 1), ("b", 2), ("late", 1)):
+        added(index, b"id", Entry(Replayed(replay, 5, generation), True, ()))
+    assert index.replays == {b"id": "b"}
 
 
 def test_a_job_is_written_and_read() -> None:
