@@ -279,7 +279,7 @@ class Replay:
 
     def _of_another(self, who: str) -> str:
         """Whose turn it is, and since when."""
-        began = [j for j in self._jobs() if j.status == RUNNING and who.startswith(j.who)]
+        began = [j for j in self._jobs() if j.status == RUNNING and who.startswith(f"{j.who} ")]
         since = ""
         if began:
             time = datetime.fromtimestamp(began[-1].began_at / 1000, UTC)

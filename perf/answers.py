@@ -59,10 +59,12 @@ QUESTIONS = {
         "with the records reads {restored|reference}."
     ),
     "table": (
-        "With 5,000,000 entries in its table a worker commits {ratio to an empty table} as many "
-        "tasks a second as with none. Its own memory is {own memory} (with an empty table {own "
-        "memory|reference}); {mapped memory} more are pages of the local store that the kernel "
-        "keeps at hand, and takes back when it needs them."
+        "With 5,000,000 entries in its table a worker commits {ratio to an empty table, IDs in "
+        "order} as many tasks a second as with none where their IDs are those that taskmill makes, "
+        "and {ratio to an empty table, IDs without order} where they have no order at all. Its own "
+        "memory is {own memory, IDs without order} (with an empty table {own memory, IDs without "
+        "order|reference}); {mapped memory, IDs without order} more are pages of the local store "
+        "that the kernel keeps at hand, and takes back when it needs them."
     ),
     "payload": (
         "No-op tasks of 100 bytes: {tasks of 100 B}; of 10 kB: {tasks of 10,000 B}; of 900 kB: "

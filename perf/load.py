@@ -18,6 +18,7 @@ from measure import memory_mib
 
 from taskmill import App
 from taskmill.consumer.worker import Worker
+from taskmill.producer.ids import new_id
 from taskmill.producer.middleware import Middleware
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.config import Settings
@@ -63,6 +64,11 @@ def scattered(first: int, count: int) -> Iterator[str]:
     """`count` different IDs without any order: each falls on another page of the table."""
     for n in range(first, first + count):
         yield hashlib.md5(b"%d" % n, usedforsecurity=False).hexdigest()
+
+
+def ordered(count: int) -> Iterator[str]:
+    """`count` IDs as taskmill makes them where none is given: UUIDv7, in the order of time."""
+    return (new_id() for _ in range(count))
 
 
 def balanced(count: int, partitions: int) -> Iterator[str]:

@@ -279,7 +279,7 @@ def test_a_generation_header_runs_the_task_again_with_its_bytes_left_alone(house
         house.oracle.put(b"again", value, headers={"taskmill-generation": b"1"})
     house.oracle.put(b"again", value)
     house.oracle.wait_consumed()
-    found = house.oracle.states()[b"again"]
+    found = [s for s in house.oracle.states()[b"again"] if s["status"] != "running"]
     assert [(s["generation"], s["status"]) for s in found] == [(0, "succeeded"), (1, "succeeded")]
     assert runs(house.folder).count("again") == 2
 

@@ -251,7 +251,8 @@ def test_a_second_signal_kills_the_workers_at_once_and_what_ran_is_run_again(sce
     assert supervisor.wait(5) == 1
     assert "killed 2: what they ran will run again elsewhere" in supervisor.log
     assert all_ended(supervisor, 5)
-    assert not scene.oracle.states()
+    told = [s["status"] for found in scene.oracle.states().values() for s in found]
+    assert set(told) <= {"running"}, "a slow machine may have told of it"
     scene.start()
     scene.gate.wait_begun(*ids, times=2)
     scene.gate.open()

@@ -122,7 +122,8 @@ def test_the_state_says_what_ran_where_and_when(house: House) -> None:
     worker, started, finished = (state.pop(k) for k in ("worker", "started_at", "finished_at"))
     assert re.fullmatch(r"[0-9a-f]{12}\.0", worker)
     assert started <= finished
-    (record,) = [r for r in house.oracle.read(house.oracle.state) if r.key == b"told"]
+    # A slow machine may have told "running" before.
+    record = [r for r in house.oracle.read(house.oracle.state) if r.key == b"told"][-1]
     assert started - 5_000 <= record.timestamp <= finished + 60_000
     assert state == {
         "id": "told",
@@ -261,7 +262,8 @@ def test_every_state_record_is_at_most_512_bytes_and_all_promises_hold(house: Ho
     house.ends("echo", "j" * 64, value="y" * 180)
     house.oracle.wait_consumed()
     states = house.oracle.check([])
-    assert {"succeeded", "dead"} == {s["status"] for found in states.values() for s in found}
+    told = {s["status"] for found in states.values() for s in found}
+    assert {"succeeded", "dead"} == told - {"running"}
     for record in house.oracle.read(house.oracle.state):
         assert record.value is not None
         assert len(record.value) <= 512, read_state(record.value)
