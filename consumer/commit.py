@@ -21,10 +21,10 @@ from taskmill.consumer.record import Outcome
 from taskmill.consumer.retry import retry_record
 from taskmill.consumer.state import StateEncoder
 from taskmill.consumer.tiers import Tiers
+from taskmill.consumer.transactions import transactional_producer
 from taskmill.producer.routes import PARTITION_HEADER, Route
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.kafka import client_config
 from taskmill.runtime.topic_table import max_task_record_bytes
 from taskmill.runtime.topics import Topics
 
@@ -115,31 +115,12 @@ class Committer:
         return True
 
     def _new_producer(self) -> Producer:
-        return Producer(
-            client_config(
-                self._settings,
-                f"committer-{self._transactional_id}",
-                clock=self._clock,
-                transactional_id=self._transactional_id,
-                transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-                acks="all",
-                partitioner="murmur2_random",
-                # Everything of a transaction is handed over in one go; waiting gains nothing.
-                linger_ms=0,
-                # The broker answers "the one before is still being completed" to a transaction that
-                # follows at once; librdkafka's pause of 100 ms then was the whole commit time
-                # (p50 106 ms, with 2 ms: 9 ms).
-                retry_backoff_ms=2,
-                retry_backoff_max_ms=10,
-                # After an outage of all brokers librdkafka 2.16 otherwise drops those it knows, the
-                # group's coordinator among them, and send_offsets then waits for it for ever, its
-                # time-out ignored (librdkafka #5511, #5456). With this: back after 1.5 s.
-                metadata_recovery_strategy="none",
-                compression_type="lz4",
-                # Dead letters carry the largest task, and headers.
-                message_max_bytes=self._settings.max_task_bytes + 1024 * 1024,
-                queue_buffering_max_messages=1_000_000,
-            )
+        return transactional_producer(
+            self._settings,
+            f"committer-{self._transactional_id}",
+            self._transactional_id,
+            TRANSACTION_TIMEOUT_MS,
+            self._clock,
         )
 
     @property

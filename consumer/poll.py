@@ -22,7 +22,7 @@ from taskmill.consumer.generation import generation_of
 from taskmill.consumer.record import Lease, Record
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import StoreDamaged, Unreachable
-from taskmill.runtime.kafka import is_fatal
+from taskmill.runtime.kafka import is_fatal, resume_at
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -187,20 +187,7 @@ class Poller:
                 self._to_seek.append(lease)  # its fetcher has not started yet: next round
 
     def _fetch_from(self, consumer: Consumer, p: int, offset: int | None) -> bool:
-        """Resume `p` at `offset`; False where librdkafka is not ready for it.
-
-        Resume, then seek: a resume alone, or after the seek, leaves the partition unfetched for
-        0.8-1.0 s (librdkafka 2.16), while a seek wakes its fetcher at once.
-        """
-        at = TopicPartition(self._topic, p, offset or OFFSET_BEGINNING)
-        try:
-            consumer.resume([at])
-            consumer.seek(at)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError._STATE:
-                raise
-            return False
-        return True
+        return resume_at(consumer, self._topic, p, offset or OFFSET_BEGINNING)
 
     # ---- rebalance callbacks, inside consume() ------------------------------------------------
 

@@ -35,7 +35,7 @@ from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import client_config, is_fatal
+from taskmill.runtime.kafka import client_config, is_fatal, resume_at
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import retry_topic_of
 from taskmill.runtime.topics import Topics, partition_count
@@ -247,7 +247,7 @@ class Retries:
         now = self._clock.now_ms()
         for (topic, p), waiting in self._waiting.items():
             pause = partial(consumer.pause, [TopicPartition(topic, p)])
-            waiting.turn(now, pause, partial(_resume, consumer, topic, p))
+            waiting.turn(now, pause, partial(resume_at, consumer, topic, p))
 
     # ---- passing on ---------------------------------------------------------------------------
 
@@ -320,19 +320,6 @@ class Retries:
             tiers = self._tiers[queue] = Tiers(self._settings, topics, self._clock)
         tiers.reach(wait_ms, Deadline(ROUTE_S, self._clock))
         return tiers
-
-
-def _resume(consumer: Consumer, topic: str, p: int, offset: int) -> bool:
-    """Resume, then seek: a resume alone leaves it unfetched for a second (consumer/poll.py)."""
-    at = TopicPartition(topic, p, offset)
-    try:
-        consumer.resume([at])
-        consumer.seek(at)
-    except KafkaException as error:
-        if error.args[0].code() != KafkaError._STATE:
-            raise
-        return False
-    return True
 
 
 def _queue(topic: str, prefix: str) -> str:

@@ -80,7 +80,7 @@ def dead(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dead
     delete_topics(broker, prefix)
 
 
-@pytest.mark.proof("replay: its command dies, and workers do")
+@pytest.mark.proof("replay: SIGKILL of its command, and of workers")
 def test_each_letter_is_replayed_once_whatever_dies(dead: Dead, seed: int) -> None:
     dice = Random(seed)
     ids = [f"{seed}-{uuid.uuid4().hex[:8]}-{n}" for n in range(LETTERS)]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from support.commands import Command
 from support.letters import PARTITIONS, LetterBox
+from support.oracle import Put
+from support.queues import Queue
 from support.wire import read_task, task_value
 from taskmill.consumer.admin import Admin
+from taskmill.runtime.config import Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -263,3 +267,19 @@ def test_a_letter_that_the_dlq_does_not_take_holds_the_commit_until_it_does(
     assert letters.oracle.wait_state("one")["status"] == "dead"
     letters.oracle.check(["one"])
     assert len(letters.oracle.letters()) == 1
+
+
+def test_many_letters_of_one_transaction_fit_into_a_topic_that_takes_little(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with Queue(settings.model_copy(update={"max_task_bytes": 4_096}), tmp_path) as queue:
+        ids = [f"task {n}" for n in range(4_000)]
+        dice = Random(1)
+        queue.oracle.put_all(
+            Put(id.encode(), task_value(id, "fails", {"message": dice.randbytes(300).hex()}))
+            for id in ids
+        )
+        queue.add()
+        queue.oracle.wait_states(ids, 60)
+        queue.oracle.check(ids)
+        assert len(queue.oracle.letters()) == len(ids)
