@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from confluent_kafka import KafkaException
 
+from taskmill.consumer import retry_watch
 from taskmill.consumer.commit import Answer, Committer, Partitions
 from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
@@ -110,8 +111,12 @@ class Engine:
         )
         self.core.vet = self.committer.children.vet
         retention = Retention(self.core, settings, self._topics.tasks, self._membership.group)
+        watch = retry_watch.RetryWatch(settings, self._topics, parts.clock)
         #: What the worker's upkeep does for this queue.
-        self.jobs = [Job(f"retention of {self._topics.tasks}", retention.every_s, retention.step)]
+        self.jobs = [
+            Job(f"retention of {self._topics.tasks}", retention.every_s, retention.step),
+            Job(f"retries of queue {queue}", retry_watch.EVERY_S, watch.step),
+        ]
         #: What ended a thread that should have gone on; the worker stops on it.
         self.failure: BaseException | None = None
         self._threads = [

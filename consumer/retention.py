@@ -110,13 +110,13 @@ class Retention:
     def _ends(self, consumer: Consumer, leases: Iterable[int]) -> dict[int, int]:
         """The offset below which all of a partition is done, and old enough."""
         asked = [TopicPartition(self._topic, p) for p in leases]
-        done = _offsets(consumer.committed(asked, CALL_S))
+        done = offsets_of(consumer.committed(asked, CALL_S))
         if not self._age_ms or not done:
             return done
         since = self._core.clock.now_ms() - self._age_ms
         asked = [TopicPartition(self._topic, p, since) for p in done]
         # Without one so young, a partition is not in the answer.
-        young = _offsets(consumer.offsets_for_times(asked, CALL_S))
+        young = offsets_of(consumer.offsets_for_times(asked, CALL_S))
         return {p: min(end, young.get(p, end)) for p, end in done.items()}
 
     def _delete(self, leases: Mapping[int, Lease], ends: Mapping[int, int]) -> None:
@@ -164,7 +164,7 @@ class Retention:
             )
 
 
-def _offsets(answer: Iterable[TopicPartition]) -> dict[int, int]:
+def offsets_of(answer: Iterable[TopicPartition]) -> dict[int, int]:
     """The offsets that there are, by partition. Raises KafkaException."""
     found = {}
     for tp in answer:

@@ -123,6 +123,11 @@ def retry_specs(settings: Settings, queue: str, tiers: Iterable[str]) -> list[To
     return [TopicSpec(topics.retry(t), Kind.RETRY, _FEW_PARTITIONS, configs) for t in tiers]
 
 
+def retry_group(prefix: str) -> str:
+    """The consumer group of all that pass on retries under `prefix`."""
+    return f"{prefix}.retry"
+
+
 def retry_topic_of(name: str, prefix: str) -> tuple[str, str] | None:
     """Queue and tier of a retry topic's `name`; None where it is none under `prefix`."""
     stem = f"{prefix}.{Kind.RETRY}."

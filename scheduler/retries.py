@@ -37,7 +37,7 @@ from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.kafka import client_config, is_fatal, resume_at
 from taskmill.runtime.partition import partition_for
-from taskmill.runtime.topic_table import retry_topic_of
+from taskmill.runtime.topic_table import retry_group, retry_topic_of
 from taskmill.runtime.topics import Topics, partition_count
 from taskmill.scheduler.waiting import Held, Waiting
 
@@ -113,7 +113,7 @@ class Retries:
     @property
     def group(self) -> str:
         """The consumer group of all that pass on retries under this prefix."""
-        return f"{self._settings.prefix}.retry"
+        return retry_group(self._settings.prefix)
 
     def serve(self, topics: Iterable[str]) -> None:
         """Pass on what lies on these topics, from the next poll on. Any thread."""

@@ -111,9 +111,9 @@ def _tell_dry(found: Counter[tuple[str, Status]], total: int, queue: str, *, as_
 
 
 def _ask(found: Counter[tuple[str, Status]], total: int, queue: str, *, as_json: bool) -> None:
-    """Raises UsageError where nobody can answer, Abort for a no."""
+    """On a terminal alone: a script has said which time it means. Raises Abort for a no."""
     if not sys.stdin.isatty():
-        raise click.UsageError("nobody is here to be asked: add --yes")
+        return
     if not as_json:
         _print(found)
     click.confirm(f"Run {counted(total, 'task')} of queue {queue!r} again?", abort=True, err=True)

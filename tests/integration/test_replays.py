@@ -79,7 +79,7 @@ def test_finished_tasks_run_again_on_purpose_and_offsets_set_back_run_nothing(
     assert (
         command("replay", "--since", "3h", "--until", "1h", "--yes", "--json").json["replayed"] == 0
     )
-    job = command("replay", "--since", "1h", "--name", "brittle", "--yes", "--json").json
+    job = command("replay", "--since", "1h", "--name", "brittle", "--json").json
     assert (job["replayed"], job["what"], job["left"]) == (31, "tasks", {})
     letters.wait_replayed(["dead", *ids])
     assert letters.generations() == {id: [0, 1] for id in ("dead", *ids)}

@@ -11,10 +11,13 @@ from typing import NamedTuple
 
 import pytest
 
+from support.clocks import AheadClock
 from support.queues import Queue
 from support.wire import read_state, task_value
 from support.workers import WorkerProcess
 from taskmill import App
+from taskmill.consumer.retry_watch import OVERDUE_MS, RetryWatch
+from taskmill.runtime.clock import Clock, SystemClock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.topics import Topics
 
@@ -133,6 +136,29 @@ def test_retries_wait_while_no_scheduler_runs_and_two_share_them(scene: Scene) -
     assert {len(scene.attempts()[id]) for id in ids} == {2}
     assert [one.terminate() for one in schedulers] == [0, 0]
     assert [scene.waited(tier) for tier in TIERS] == [0, 0, 0], "what was passed on is gone"
+
+
+def test_a_worker_tells_of_retries_that_nobody_passes_on(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.add().wait_ready(PARTITIONS)
+    scene.oracle.put_tasks([f"task {n}" for n in range(30)], "flaky", {"fails": 1})
+    scene.oracle.wait_consumed()
+    topics = Topics(scene.settings.prefix, "default")
+
+    def told(clock: Clock) -> list[str]:
+        caplog.clear()
+        RetryWatch(scene.settings, topics, clock).step()
+        return [record.message for record in caplog.records if "does a" in record.message]
+
+    in_time, late = SystemClock(), AheadClock(OVERDUE_MS + 10_000)
+    assert told(in_time) == []
+    (message,) = told(late)
+    assert message.startswith("30 retries of queue default have been due for more than a minute")
+    scene.scheduler()
+    scene.oracle.wait_states([f"task {n}" for n in range(30)])
+    scene.oracle.wait_consumed()
+    assert told(late) == []
 
 
 def test_a_scheduler_killed_amid_many_loses_and_doubles_nothing(scene: Scene) -> None:
