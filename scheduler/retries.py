@@ -52,6 +52,8 @@ IDLE_S = 0.1
 #: milliseconds of CPU, whatever is in it (see consumer/engine.py). What is due after a pause is
 #: passed on at once.
 GATHER_S = 0.05
+#: Where many become due all the time, later: after a millisecond for each that was in the last one.
+GATHER_PER_RECORD_S, GATHER_MAX_S = 0.001, 0.25
 LARGE = PER_TRANSACTION // 2
 #: To learn from where a partition is to be read.
 CALL_TIMEOUT_S = 4.0
@@ -258,7 +260,8 @@ class Retries:
         try:
             count = self._pass_on()
             if 0 < count < LARGE:
-                self._again_at = self._clock.monotonic() + GATHER_S
+                gather_s = min(max(GATHER_S, count * GATHER_PER_RECORD_S), GATHER_MAX_S)
+                self._again_at = self._clock.monotonic() + gather_s
             self._pause_s = PAUSE_S
         except (KafkaException, BufferError, TaskmillError) as error:
             logger.warning("retries: %s; again in %g s", _text(error), self._pause_s)
