@@ -56,11 +56,16 @@ def test_the_tables_cost_is_a_ratio_of_pairs(answers: ModuleType) -> None:
     shape = {"anonymous": 1.0, "mapped": 2.0, "peak": 3.0, "disk": 4.0, "ready": 5.0}
     full = [{"seconds": s, **shape} for s in (2.0, 4.0, 10.0)]
     empty = [{"seconds": s, **shape} for s in (1.0, 3.0, 10.0)]
-    figures = table.figures_of(full, empty, 100, 5_000_000)
+    figures = [
+        figure
+        for kind in table.KINDS
+        for figure in table.figures_of(kind, full, empty, 100, 5_000_000)
+    ]
     assert answers.sentence(answers.QUESTIONS["table"], figures)
     found = {f.name: f.value for f in figures}
-    assert found["ratio to an empty table"] == 0.75
-    assert found["committed, 5,000,000 entries"] == 25.0
+    for kind in ("in order", "without order"):
+        assert found[f"ratio to an empty table, IDs {kind}"] == 0.75
+        assert found[f"committed, 5,000,000 entries, IDs {kind}"] == 25.0
 
 
 def test_the_restored_are_counted_by_the_restore_threads_time(answers: ModuleType) -> None:
