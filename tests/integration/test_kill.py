@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from random import Random, SystemRandom
+from random import Random
 
 import pytest
 
 from support.oracle import OffsetWatch, Oracle, Put
+from support.proof import fresh_seeds
 from support.wire import partition_of, task_value
 from support.witness import Witness
 from support.workers import WorkerProcess
@@ -25,7 +26,7 @@ pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(180)]
 PARTITIONS = 3
 #: One of each group protocol (an even one runs under KIP-848), one of them tried by nobody yet; the
 #: faults have more.
-SEEDS = [1, 2 * SystemRandom().randrange(10**6)]
+SEEDS = [1, 2 * fresh_seeds("kill", 1)[0]]
 ROUNDS = 3
 PER_ROUND = 500
 

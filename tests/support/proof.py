@@ -61,9 +61,13 @@ def seeds(name: str) -> list[int]:
         known: Iterable[int] = range(1, points_asked() - fresh + 1)
     else:
         known, fresh = _FEW if "kill" in name.lower() else _FEWER
-    # The same in all processes of a run, which must collect the same tests.
-    dice = Random(f"{os.environ[_FRESH]} {name}")
-    return [*known, *dice.sample(range(1000, 10**6), fresh)]
+    return [*known, *fresh_seeds(name, fresh)]
+
+
+def fresh_seeds(name: str, count: int) -> list[int]:
+    """Seeds that nobody has tried yet: the same ones in all processes of a run, which must collect
+    the same tests."""
+    return Random(f"{os.environ[_FRESH]} {name}").sample(range(1000, 10**6), count)
 
 
 def schedules_asked() -> int:
