@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from taskmill.consumer.retention import CALL_S, offsets_of
 from taskmill.consumer.tiers import Tier, tiers_of
-from taskmill.runtime.clock import Clock
+from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.kafka import client_config
 from taskmill.runtime.topic_table import retry_group
 from taskmill.runtime.topics import Topics
+from taskmill.schemas.json_form import iso
 
 logger = logging.getLogger("taskmill.worker")
 
 EVERY_S = 60.0
 #: A scheduler that was killed is replaced by then, and one that has too much to do gets there.
 OVERDUE_MS = 60_000
+_LOOK_S = 0.1
 
 
 class RetryWatch:
@@ -30,7 +32,7 @@ class RetryWatch:
         self._clock = clock
 
     def step(self) -> None:
-        """Log how many retries have been due for longer than a minute, and wait.
+        """Log since when a retry that is overdue has been due, if there is one.
 
         Raises KafkaException.
         """
@@ -42,34 +44,41 @@ class RetryWatch:
                 clock=self._clock,
                 group_id=retry_group(self._settings.prefix),
                 enable_auto_commit=False,
+                isolation_level="read_committed",
+                enable_partition_eof=True,
             )
         )
         try:
             there = consumer.list_topics(timeout=CALL_S).topics
-            overdue = 0
-            for tier in tiers_of(self._settings):
-                topic = self._topics.retry(tier.name)
-                if topic in there:
-                    overdue += self._overdue(consumer, topic, len(there[topic].partitions), tier)
+            due = [
+                at
+                for tier in tiers_of(self._settings)
+                if (topic := self._topics.retry(tier.name)) in there
+                for at in self._due(consumer, topic, len(there[topic].partitions), tier)
+            ]
         finally:
             consumer.close()
-        if overdue:
+        if due and min(due) <= self._clock.now_ms() - OVERDUE_MS:
             logger.warning(
-                "%d retries of queue %s have been due for more than a minute: does a "
+                "retries of queue %s have been due since %s and are not passed on: does a "
                 "`taskmill scheduler` run, with prefix %s?",
-                overdue,
                 self._topics.queue,
+                iso(min(due)),
                 self._settings.prefix,
             )
 
-    def _overdue(self, consumer: Consumer, topic: str, count: int, tier: Tier) -> int:
-        before = self._clock.now_ms() - tier.ms - OVERDUE_MS
-        places = [TopicPartition(topic, p, before) for p in range(count)]
-        # Without a record so young, a partition is not in the answer: all of it is old.
-        young = offsets_of(consumer.offsets_for_times(places, CALL_S))
+    def _due(self, consumer: Consumer, topic: str, count: int, tier: Tier) -> list[int]:
+        """When the next one of each partition is due, where there is one (UTC ms)."""
+        places = [TopicPartition(topic, p) for p in range(count)]
         done = offsets_of(consumer.committed(places, CALL_S))
-        overdue = 0
-        for p in range(count):
-            start, end = consumer.get_watermark_offsets(TopicPartition(topic, p), CALL_S)
-            overdue += max(0, young.get(p, end) - max(done.get(p, 0), start))
-        return overdue
+        starts = [TopicPartition(topic, p, done.get(p, OFFSET_BEGINNING)) for p in range(count)]
+        # Read: the markers of transactions have offsets too, and nothing may lie behind them.
+        consumer.assign(starts)
+        seen: dict[int | None, int | None] = {}
+        give_up = Deadline(CALL_S, self._clock)
+        while len(seen) < count and not give_up.over():
+            for message in consumer.consume(1, _LOOK_S):
+                at = None if message.error() else message.timestamp()[1] + tier.ms
+                seen.setdefault(message.partition(), at)
+        consumer.unassign()
+        return [at for at in seen.values() if at is not None]
