@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -26,6 +26,7 @@ from taskmill.consumer.core import Core
 from taskmill.consumer.record import Lease
 from taskmill.consumer.retention import WAIT_S, WORTH_RECORDS, Retention
 from taskmill.runtime.changelog import Changelog
+from taskmill.runtime.clock import Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.topics import ensure
 
@@ -74,6 +75,17 @@ class House:
         settings = self.settings.model_copy(update={"tasks_retention_ms": age_ms})
         return Retention(self.core, settings, self.topic, self.group)
 
+    def step(self, retention: Retention) -> None:
+        """One look at the partitions, as the upkeep has it done: where Kafka gave no answer in the
+        two seconds of a call, which a busy machine may not, it is done again."""
+        give_up = Deadline(30.0)
+        while True:
+            try:
+                return retention.step()
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._TIMED_OUT or give_up.over():
+                    raise
+
     def put(self, partition: int, count: int, stem: str = "t") -> list[int]:
         """Put so many tasks on a partition; where they lie."""
         ids = ids_on(partition, self.settings.partitions, count, stem)
@@ -112,7 +124,7 @@ def test_what_is_committed_goes_and_what_is_not_stays(house: House) -> None:
     house.put(1, 10)
     house.commit(0, 7)
     house.own(0, 1)
-    house.retention(0).step()
+    house.step(house.retention(0))
     assert house.start(0) == 7
     assert house.start(1) == 0  # the group has no offset for it
 
@@ -125,7 +137,7 @@ def test_what_is_younger_than_the_retention_stays(house: House) -> None:
     house.commit(0, newest.offset + 1)
     house.own(0)
     house.be_late(HOUR_MS)
-    house.retention(HOUR_MS).step()
+    house.step(house.retention(HOUR_MS))
     assert house.start(0) == newest.offset
 
 
@@ -134,7 +146,7 @@ def test_of_old_tasks_those_that_are_not_committed_stay(house: House) -> None:
     house.commit(0, 4)
     house.own(0)
     house.be_late(HOUR_MS + 1)
-    house.retention(HOUR_MS).step()
+    house.step(house.retention(HOUR_MS))
     assert house.start(0) == 4
 
 
@@ -151,11 +163,11 @@ def test_an_offset_that_an_open_transaction_may_yet_commit_does_not_count(house:
     with house.member() as member:
         producer.send_offsets_to_transaction([at], member.consumer_group_metadata(), 20)
         retention = house.retention(0)
-        retention.step()
+        house.step(retention)
         assert house.start(0) == 3
         producer.commit_transaction(20)
         assert member.committed([at], 20)[0].offset == 9  # waits for the transaction's end
-    retention.step()
+    house.step(retention)
     assert house.start(0) == 9
 
 
@@ -164,7 +176,7 @@ def test_a_partition_that_is_not_owned_is_left_alone(house: House) -> None:
         house.put(p, 10)
         house.commit(p, 10)
     house.own(1)
-    house.retention(0).step()
+    house.step(house.retention(0))
     assert (house.start(0), house.start(1)) == (0, 10)
 
 
@@ -175,7 +187,7 @@ def test_a_partition_lost_while_its_offsets_are_asked_for_is_left_alone(house: H
     house.be_late(HOUR_MS + 1)
     lost: list[Lease] = []
     house.clock.asked = lambda: lost.extend(house.core.protocol.lost([0]))
-    house.retention(HOUR_MS).step()
+    house.step(house.retention(HOUR_MS))
     assert [lease.partition for lease in lost] == [0]
     assert house.start(0) == 0
 
@@ -186,18 +198,18 @@ def test_a_few_records_wait_for_more_but_no_longer_than_an_hour(house: House) ->
     house.be_late(HOUR_MS + 1)
     retention = house.retention(HOUR_MS)
     house.commit(0, 2)
-    retention.step()  # the first look tells where the log starts
+    house.step(retention)  # the first look tells where the log starts
     assert house.start(0) == 2
     house.commit(0, 5)
-    retention.step()
+    house.step(retention)
     assert house.start(0) == 2
     house.clock.seconds += WAIT_S
-    retention.step()
+    house.step(retention)
     assert house.start(0) == 5
     offsets = house.put(0, WORTH_RECORDS)
     house.be_late(HOUR_MS + 1)
     house.commit(0, offsets[-1])
-    retention.step()
+    house.step(retention)
     assert house.start(0) == offsets[-1]
 
 
@@ -210,14 +222,14 @@ def test_a_broker_that_refuses_is_told_of_once_and_the_worker_goes_on(
     house.own(0)
     retention = house.retention(0)
     with caplog.at_level(logging.INFO, "taskmill.worker"):
-        retention.step()
-        retention.step()
+        house.step(retention)
+        house.step(retention)
     (told,) = caplog.records
     assert told.levelno == logging.ERROR
     assert house.topic in told.getMessage()
     assert "DELETE" in told.getMessage()
     house.configure("cleanup.policy", "delete")
-    retention.step()
+    house.step(retention)
     assert house.start(0) == 10
 
 
@@ -247,7 +259,7 @@ def test_a_log_that_starts_beyond_the_committed_offset_loses_and_repeats_nothing
         house.oracle.wait_states(done)
         assert worker.terminate() == 0
     house.own(0)
-    house.retention(0).step()
+    house.step(house.retention(0))
     start = house.start(0)
     assert start >= 10
     house.commit(0, 3)  # as an operator resets it, or a restored backup of the cluster has it
