@@ -184,6 +184,8 @@ def test_three_workers_come_and_go_under_load_and_each_task_has_one_outcome(
 ) -> None:
     ids = [f"load-{n}" for n in range(3_000)]
     workers = [scene.start() for _ in range(2)]
+    for worker in workers:  # each has its part: a signal meets a worker that takes it
+        worker.wait_for("restored")
     scene.oracle.put_tasks(ids[:1_000], "nap", {"ms": 20})
     workers.append(scene.start())
     scene.oracle.put_tasks(ids[1_000:2_000], "nap", {"ms": 20})
