@@ -24,6 +24,8 @@ RELEASED: dict[str, tuple[str, ...]] = {
     "Task": ("Task.avsc",),
     "TaskState": ("TaskState.avsc", "TaskState-v1.avsc"),
     "TaskResult": ("TaskResult.avsc",),
+    "Schedule": ("Schedule.avsc",),
+    "ScheduleState": ("ScheduleState.avsc",),
 }
 
 
@@ -58,7 +60,7 @@ def version(source: str) -> Version:
 
 @cache
 def released(record: str) -> tuple[Version, ...]:
-    """All versions of `record` (`Task`, `TaskState`, `TaskResult`), newest first."""
+    """All versions of `record` (a name in RELEASED), newest first."""
     return tuple(version(text(file)) for file in RELEASED[record])
 
 

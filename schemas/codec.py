@@ -1,4 +1,4 @@
-"""Task, TaskState and TaskResult to bytes and back: the one door to the wire (docs/wire.md)."""
+"""Every record to bytes and back: the one door to the wire (docs/wire.md)."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from taskmill.schemas.framing import Framing
 from taskmill.schemas.models import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
+    MAX_SCHEDULE_ID_BYTES,
+    Schedule,
+    ScheduleState,
     Task,
     TaskError,
     TaskResult,
@@ -21,13 +24,14 @@ from taskmill.schemas.models import (
 from taskmill.schemas.registry import Registry
 from taskmill.schemas.states import Status
 
-Record = Task | TaskState | TaskResult
+Record = Task | TaskState | TaskResult | Schedule | ScheduleState
 
 _MAX_INT = 2**31 - 1
 #: Least value of the numbers that are counted in; fastavro does not hold an int to 32 bits either.
 _TASK_LEAST = {"attempt": 1, "generation": 0, "seq": 0, "max_attempts": 1}
 _STATE_LEAST = {"attempt": 0, "generation": 0, "seq": 0, "deliveries": 0}
 _RESULT_LEAST = {"generation": 0, "seq": 0}
+_SCHEDULE_LEAST = {"max_attempts": 1, "misfire_max": 1}
 #: Most bytes of the strings that become keys, or are repeated in a state.
 _TASK_MOST = {
     "id": MAX_ID_BYTES,
@@ -35,10 +39,17 @@ _TASK_MOST = {
     "lock_key": MAX_ID_BYTES,
     "parent_id": MAX_ID_BYTES,
 }
+_SCHEDULE_MOST = {
+    "id": MAX_SCHEDULE_ID_BYTES,
+    "task": MAX_NAME_BYTES,
+    "lock_key": MAX_ID_BYTES,
+}
 
 _task_fields = itemgetter(*Task._fields)
 _state_fields = itemgetter(*TaskState._fields)
 _result_fields = itemgetter(*TaskResult._fields)
+_schedule_fields = itemgetter(*Schedule._fields)
+_schedule_state_fields = itemgetter(*ScheduleState._fields)
 _error_fields = itemgetter(*TaskError._fields)
 
 
@@ -68,6 +79,8 @@ class Codec:
         self._tasks = Framing(released("Task"), registry)
         self._states = Framing(released("TaskState"), registry)
         self._results = Framing(released("TaskResult"), registry)
+        self._schedules = Framing(released("Schedule"), registry)
+        self._schedule_states = Framing(released("ScheduleState"), registry)
 
     def encode_task(self, task: Task) -> bytes:
         """The value of a record on `tasks`."""
@@ -108,8 +121,32 @@ class Codec:
             fields["error"] = TaskError._make(_error_fields(fields["error"]))
         return TaskResult._make(_result_fields(fields))
 
+    def encode_schedule(self, schedule: Schedule) -> bytes:
+        """The value of a record on `schedules`."""
+        fields = schedule._asdict()
+        _check(fields, _SCHEDULE_LEAST, _SCHEDULE_MOST, "Schedule", InvalidInput)
+        return self._schedules.encode(fields)
+
+    def decode_schedule(self, value: bytes | None) -> Schedule:
+        """The Schedule in `value`; whether it makes sense, scheduler/schedule.py says."""
+        fields = self._schedules.decode(value)
+        _check(fields, _SCHEDULE_LEAST, _SCHEDULE_MOST, "Schedule", DecodeError)
+        return Schedule._make(_schedule_fields(fields))
+
+    def encode_schedule_state(self, state: ScheduleState) -> bytes:
+        """The value of a record on `schedule-state`."""
+        return self._schedule_states.encode(state._asdict())
+
+    def decode_schedule_state(self, value: bytes | None) -> ScheduleState:
+        """The ScheduleState in `value`."""
+        return ScheduleState._make(_schedule_state_fields(self._schedule_states.decode(value)))
+
     def decode(self, value: bytes | None) -> Record:
         """The record in `value`, of whichever kind its schema says."""
+        if self._schedules.reads(value):
+            return self.decode_schedule(value)
+        if self._schedule_states.reads(value):
+            return self.decode_schedule_state(value)
         if self._states.reads(value):
             return self.decode_state(value)
         if self._results.reads(value):

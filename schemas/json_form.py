@@ -9,12 +9,23 @@ from functools import cache
 from typing import Any
 
 from taskmill.schemas.avsc import released
-from taskmill.schemas.models import JSON, Task, TaskError, TaskResult, TaskState
+from taskmill.schemas.models import (
+    JSON,
+    Schedule,
+    ScheduleState,
+    Task,
+    TaskError,
+    TaskResult,
+    TaskState,
+)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def as_json(record: Task | TaskState | TaskResult) -> dict[str, Any]:
+Record = Task | TaskState | TaskResult | Schedule | ScheduleState
+
+
+def as_json(record: Record) -> dict[str, Any]:
     """`record` as an object that `json.dumps` takes, fields in the schema's order.
 
     A payload or result whose content type is JSON stands as the value itself, under its own name;
@@ -26,9 +37,10 @@ def as_json(record: Task | TaskState | TaskResult) -> dict[str, Any]:
     fields: dict[str, Any] = record._asdict()
     for name, value in fields.items():
         if name in times:
-            out[name] = iso(value)
+            out[name] = [*map(iso, value)] if isinstance(value, list) else iso(value)
         elif isinstance(value, bytes):
-            out.update(_payload(name, value, JSON if name == "saved" else record.content_type))
+            kind = JSON if name == "saved" else fields["content_type"]
+            out.update(_payload(name, value, kind))
         elif isinstance(value, TaskError):
             out[name] = value._asdict()
         else:

@@ -1,4 +1,4 @@
-"""The records that travel: Task, TaskState, TaskResult; frozen tuples in the schema's order.
+"""The records that travel: tasks, what became of them, schedules; frozen, in the schema's order.
 
 Named tuples, not dataclasses: frozen, slotted, and made in C, which the hot path needs.
 All times are UTC milliseconds since the epoch.
@@ -14,6 +14,8 @@ JSON = "application/json"
 MAX_ID_BYTES = 512
 #: The name is repeated in every state of its task, which is to fit 512 bytes.
 MAX_NAME_BYTES = 255
+#: It is part of its tasks' IDs, with a time and perhaps a run's name.
+MAX_SCHEDULE_ID_BYTES = 255
 
 
 class Task(NamedTuple):
@@ -85,3 +87,53 @@ class TaskResult(NamedTuple):
     error: TaskError | None = None
     #: The innermost frames of the failure, at most 4 KiB.
     stack: str | None = None
+
+
+class Schedule(NamedTuple):
+    """When to enqueue which task, as it lies on `schedules`; one of `cron` and `every_ms` is set."""
+
+    id: str
+    task: str
+    payload: bytes
+    updated_at: int
+    queue: str = "default"
+    content_type: str = JSON
+    cron: str | None = None
+    every_ms: int | None = None
+    tz: str = "UTC"
+    misfire: str = "fire_once"
+    misfire_max: int = 10
+    catch_up_ms: int = 86_400_000
+    overlap: str = "skip"
+    jitter_ms: int = 0
+    start_at: int | None = None
+    end_at: int | None = None
+    max_runs: int | None = None
+    paused: bool = False
+    source: str = "hand"
+    timeout_ms: int | None = None
+    expires_ms: int | None = None
+    deadline_ms: int | None = None
+    max_attempts: int | None = None
+    lock_key: str | None = None
+    headers: dict[str, str] = {}  # noqa: RUF012  (never mutated: records are frozen)
+    since: int | None = None
+    created_at: int | None = None
+
+
+class ScheduleState(NamedTuple):
+    """How far a schedule has come, as it lies on `schedule-state`."""
+
+    id: str
+    decided_until: int
+    written_at: int
+    runs: int = 0
+    missed: int = 0
+    skipped: int = 0
+    held: list[int] = []  # noqa: RUF012  (never mutated: records are frozen)
+    last_nominal: int | None = None
+    last_task_id: str | None = None
+    last_queue: str | None = None
+    fired_at: int | None = None
+    created_at: int | None = None
+    scheduler: str = ""

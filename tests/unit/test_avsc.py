@@ -10,6 +10,9 @@ import pytest
 from taskmill.schemas import models
 from taskmill.schemas.avsc import RELEASED, canonical_form, fingerprint, released
 
+#: Fields that hold times, and are not named so.
+TIMES = {"not_before", "deadline", "since", "decided_until", "held", "last_nominal"}
+
 #: From the Avro project: share/test/data/schema-tests.txt (input, canonical form, fingerprint).
 VECTORS = [
     ('{"type":"null"}', '"null"', 7195948357588979594),
@@ -108,5 +111,5 @@ def test_every_field_is_documented_and_every_optional_one_is_null_by_default(rec
 @pytest.mark.parametrize("record", RELEASED)
 def test_every_time_is_a_timestamp_in_milliseconds(record: str) -> None:
     for field in json.loads(released(record)[0].text)["fields"]:
-        is_time = field["name"].endswith("_at") or field["name"] in ("not_before", "deadline")
+        is_time = field["name"].endswith("_at") or field["name"] in TIMES
         assert ("timestamp-millis" in json.dumps(field["type"])) == is_time, field["name"]

@@ -77,8 +77,8 @@ def names(line: list[Field], wall: datetime) -> bool:
 
 @cache
 def clock(zone: str, start: int, end: int) -> list[tuple[int, datetime, list[datetime]]]:
-    """Each minute in [start, end), Unix seconds: what the clock shows, and the times of the day that
-    come with it for the first time, those that were skipped among them."""
+    """Each minute in [start, end), Unix seconds: what the clock shows, and the times of the day
+    that come with it for the first time, those that were skipped among them."""
     found = []
     seen: set[datetime] = set()
     before: datetime | None = None
@@ -139,21 +139,27 @@ def test_every_line_is_due_when_a_count_of_minutes_says(
     start = middle - before * MINUTE_S
     end = start + 2 * 86_400
     expected = due_minutes(line, zone, middle, start, end)
-    try:
-        assert walk(line, zone, start, end) == expected
-    except ConfigError as error:
-        assert "no such day" in str(error)
-        assert expected == []
+    if not expected and is_impossible(line):
+        return
+    assert walk(line, zone, start, end) == expected
+
+
+def is_impossible(line: list[Field]) -> bool:
+    """Whether it names no day of any year, such as the thirtieth of February."""
+    month, day = line[3][1], line[2][1]
+    longest = max(29 if m == 2 else 30 if m in (4, 6, 9, 11) else 31 for m in month)
+    return min(day) > longest and line[4][0] == "*"
 
 
 @settings(max_examples=300, deadline=None)
 @given(lines(), st.integers(0, 4_000_000_000))
 def test_without_changes_of_the_clock_croniter_agrees(line: list[Field], start: int) -> None:
     text = " ".join(text for text, _ in line)
-    try:
-        ours = cron_rule(text, "UTC").after(start * 1000)
-    except ConfigError:
+    if is_impossible(line):
+        with pytest.raises(ConfigError, match="no such day ever comes"):
+            cron_rule(text, "UTC")
         return
+    ours = cron_rule(text, "UTC").after(start * 1000)
     assert ours == croniter(text, float(start)).get_next(float) * 1000
 
 

@@ -25,8 +25,16 @@ FROZEN = {
     "Task": ["c301b825e198d4fe712b"],
     "TaskState": ["c301eccc4ebdcb3676c1", "c3012af0f1dc85882eb2"],
     "TaskResult": ["c301ccba8a919d93e94c"],
+    "Schedule": ["c301b5e25120f7091603"],
+    "ScheduleState": ["c3017b38cbe5acfa8b8c"],
 }
-ENCODE = {"Task": "encode_task", "TaskState": "encode_state", "TaskResult": "encode_result"}
+ENCODE = {
+    "Task": "encode_task",
+    "TaskState": "encode_state",
+    "TaskResult": "encode_result",
+    "Schedule": "encode_schedule",
+    "ScheduleState": "encode_schedule_state",
+}
 
 
 def case_from(record: str, fields: dict[str, Any]) -> Any:
