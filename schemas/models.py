@@ -90,7 +90,7 @@ class TaskResult(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """When to enqueue which task, as it lies on `schedules`; one of `cron` and `every_ms` is set."""
+    """When to enqueue which task, as it lies on `schedules`; it has `cron` or `every_ms`."""
 
     id: str
     task: str
