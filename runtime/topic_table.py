@@ -34,7 +34,13 @@ class Kind(StrEnum):
     DLQ = "dlq"
     RETRY = "retry"
     REPLAYED = "replayed"
+    SCHEDULES = "schedules"
+    SCHEDULE_STATE = "schedule-state"
 
+
+#: What belongs to all queues together, from the first schedule on; partition p of the one belongs
+#: to whoever owns p of the other.
+OF_SCHEDULES = (Kind.SCHEDULES, Kind.SCHEDULE_STATE)
 
 #: What every queue has. The topics of its retry tiers come into being with the first that waits,
 #: REPLAYED with the first replay.
@@ -123,6 +129,26 @@ def retry_specs(settings: Settings, queue: str, tiers: Iterable[str]) -> list[To
     return [TopicSpec(topics.retry(t), Kind.RETRY, _FEW_PARTITIONS, configs) for t in tiers]
 
 
+def schedules_topic(prefix: str) -> str:
+    """Where schedules lie, and the group of those that serve them; no queue's topic has two parts
+    only."""
+    return f"{prefix}.{Kind.SCHEDULES}"
+
+
+def schedule_state_topic(prefix: str) -> str:
+    """How far each schedule has come."""
+    return f"{prefix}.{Kind.SCHEDULE_STATE}"
+
+
+def schedule_specs(settings: Settings) -> list[TopicSpec]:
+    """The topics of schedules."""
+    configs = _configs(settings)
+    return [
+        TopicSpec(f"{settings.prefix}.{kind}", kind, _FEW_PARTITIONS, configs[kind])
+        for kind in OF_SCHEDULES
+    ]
+
+
 def retry_group(prefix: str) -> str:
     """The consumer group of all that pass on retries under `prefix`."""
     return f"{prefix}.retry"
@@ -172,7 +198,18 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
         # How long a local copy may be away and still see every deletion.
         "delete.retention.ms": str(_DAY_MS),
     }
+    latest = {
+        "cleanup.policy": "compact",
+        # Whoever takes over reads all of it: kept near its live size.
+        "segment.bytes": str(16 * 1024 * 1024),
+        "segment.ms": str(6 * _HOUR_MS),
+        "min.cleanable.dirty.ratio": "0.2",
+        "delete.retention.ms": str(_DAY_MS),
+    }
     return {
+        # A schedule holds its task's arguments.
+        Kind.SCHEDULES: {**shared, **latest, "max.message.bytes": str(tasks_bytes)},
+        Kind.SCHEDULE_STATE: {**shared, **latest, "max.message.bytes": str(1024 * 1024)},
         Kind.TASKS: {
             **shared,
             "cleanup.policy": "delete",

@@ -33,6 +33,7 @@ from taskmill.runtime.topic_table import (
     replication,
     retry_specs,
     retry_topic_of,
+    schedule_specs,
     topic_specs,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "check",
     "ensure",
     "ensure_retry",
+    "ensure_schedules",
     "partition_count",
     "staging",
 ]
@@ -226,8 +228,17 @@ def ensure_retry(
     clock: Clock = SYSTEM_CLOCK,
 ) -> list[str]:
     """Create what is missing of the topics of these retry tiers; the names created. As `ensure`."""
-    specs = retry_specs(settings, queue, tiers)
-    admin = TopicAdmin(settings, timeout_s, clock)
+    return _ensure_all(retry_specs(settings, queue, tiers), TopicAdmin(settings, timeout_s, clock))
+
+
+def ensure_schedules(
+    settings: Settings, *, timeout_s: float = DEFAULT_TIMEOUT_S, clock: Clock = SYSTEM_CLOCK
+) -> list[str]:
+    """Create what is missing of the topics of schedules; the names created. As `ensure`."""
+    return _ensure_all(schedule_specs(settings), TopicAdmin(settings, timeout_s, clock))
+
+
+def _ensure_all(specs: Sequence[TopicSpec], admin: TopicAdmin) -> list[str]:
     cluster = admin.metadata()
     missing = [spec for spec in specs if spec.name not in cluster.topics]
     created = admin.create(missing, len(cluster.brokers)) if missing else []
@@ -269,6 +280,8 @@ def check(
     for queue in queues:
         if Topics(settings.prefix, queue).replayed in cluster.topics:
             specs += topic_specs(settings, queue, [Kind.REPLAYED])
+    # And where something is scheduled.
+    specs += [spec for spec in schedule_specs(settings) if spec.name in cluster.topics]
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}

@@ -91,8 +91,8 @@ class ScheduleForm(BaseModel):
                 catch_up_ms=_milliseconds("catch_up", self.catch_up),
                 overlap=self.overlap,
                 jitter_ms=_milliseconds("jitter", self.jitter),
-                start_at=_time("start", self.start, self.tz),
-                end_at=_time("end", self.end, self.tz),
+                start_at=time_of("start", self.start, self.tz),
+                end_at=time_of("end", self.end, self.tz),
                 max_runs=self.max_runs,
                 source=source,
                 timeout_ms=limits.timeout_ms,
@@ -140,6 +140,23 @@ def time_text(nominal: int) -> str:
     moment = datetime.fromtimestamp(nominal // 1000, UTC).replace(tzinfo=None)
     fraction = f".{nominal % 1000:03d}" if nominal % 1000 else ""
     return f"{moment.isoformat(timespec='seconds')}{fraction}Z"
+
+
+def time_of(name: str, said: str | datetime | None, tz: str) -> int | None:
+    """A time in words, by the clock of `tz` where it does not say otherwise, in UTC milliseconds.
+    Raises ConfigError, which begins with `name`."""
+    if said is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(said) if isinstance(said, str) else said
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=zone_of(tz))
+        return round(moment.timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise ConfigError(
+            f"{name}={said!s:.40}: expected ISO 8601, such as 2026-11-26T14:00 (in {tz}) or "
+            "2026-11-26T15:00+01:00"
+        ) from None
 
 
 def check_run(run: str) -> str:
@@ -244,18 +261,3 @@ def _milliseconds(name: str, text: str) -> int:
         return round(parse_duration(text) * 1000)
     except ConfigError as error:
         raise ConfigError(f"{name}: {error}") from None
-
-
-def _time(name: str, said: str | datetime | None, tz: str) -> int | None:
-    if said is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(said) if isinstance(said, str) else said
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=zone_of(tz))
-        return round(moment.timestamp() * 1000)
-    except (ValueError, OverflowError):
-        raise ConfigError(
-            f"{name}={said!s:.40}: expected ISO 8601, such as 2026-11-26T14:00 (in {tz}) or "
-            "2026-11-26T15:00+01:00"
-        ) from None

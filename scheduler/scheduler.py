@@ -1,4 +1,4 @@
-"""The scheduler: finds the queues whose retries it passes on, and looks after their topics."""
+"""The scheduler: fires schedules, finds queues whose retries it passes on, keeps their topics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import closing
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -14,12 +16,17 @@ from confluent_kafka.admin import AdminClient
 from taskmill.consumer.slots import Slot
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings, check_queue
-from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import client_config
 from taskmill.runtime.topic_table import Kind, retry_topic_of
 from taskmill.runtime.topics import TopicAdmin, ensure_retry
 from taskmill.runtime.wake import Wake
+from taskmill.scheduler.board import Board
+from taskmill.scheduler.declared import Declared
+from taskmill.scheduler.reconcile import reconcile
 from taskmill.scheduler.retries import Retries
+from taskmill.scheduler.schedules import Schedules
+from taskmill.schemas.codec import Codec
 
 logger = logging.getLogger("taskmill.scheduler")
 
@@ -38,7 +45,8 @@ STOP_S = 15.0
 
 
 class Scheduler:
-    """Passes on the retries of `queues`, or of all queues that there are under the prefix.
+    """Passes on the retries of `queues`, or of all queues that there are under the prefix, and
+    fires all schedules.
 
     Any number may run, also beside each other on one machine: they share the partitions.
     """
@@ -56,22 +64,34 @@ class Scheduler:
         self.slot = Slot(settings.state_dir / "scheduler")
         name = self.slot.transactional_id(settings.prefix, f"{Kind.RETRY}.passing")
         self.retries = Retries(settings, name, clock)
+        self.schedules = Schedules(settings, self.slot.name, clock)
+        self._declared: tuple[str, list[Declared]] | None = None
         self._tiered: set[str] = set()
         self._deleted: dict[tuple[str, int], int] = {}
         self._told_at: float | None = None
-        self._thread = threading.Thread(
-            target=self.retries.run, name="taskmill-retries", daemon=True
-        )
+        self._threads = [
+            threading.Thread(target=target, name=name, daemon=True)
+            for name, target in (
+                ("taskmill-retries", self.retries.run),
+                ("taskmill-schedules", self.schedules.run),
+            )
+        ]
+
+    def declare(self, app: str, declared: Iterable[Declared]) -> None:
+        """Have `run` begin with bringing Kafka up to date with what the App `app` declares."""
+        self._declared = app, list(declared)
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; the exit code. What waits is passed on by the next one."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         logger.info("scheduler: slot %s, pid %d", self.slot.name, os.getpid())
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         delete_at = self._clock.monotonic() + DELETE_EVERY_S
         all_at = self._clock.monotonic() + WAIT_S
-        while not self._signals and self._thread.is_alive():
+        self._reconcile()
+        while not self._signals and all(thread.is_alive() for thread in self._threads):
             self._look()
             if (now := self._clock.monotonic()) >= delete_at:
                 self._delete(1 if now >= all_at else WORTH_RECORDS)
@@ -90,9 +110,38 @@ class Scheduler:
     def stop(self) -> None:
         """End: leave the group, so that others take over at once."""
         self.retries.stop()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        self.schedules.stop()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(STOP_S)
         self.slot.release()
+
+    def _reconcile(self) -> None:
+        """Tell what changed of the schedules that the App declares; wait for Kafka where it is
+        away."""
+        if self._declared is None:
+            return
+        app, declared = self._declared
+        with closing(Codec(self._settings.schema_registry_url)) as codec:
+            while not self._signals:
+                try:
+                    with Board(self._settings, codec, self._clock) as board:
+                        report = reconcile(board, app, declared, self._clock.now_ms())
+                    break
+                except Unreachable as error:
+                    logger.warning("schedules of App %r: %s; again in %g s", app, error, LOOK_S)
+                    self._wake.wait(LOOK_S)
+            else:
+                return
+        for change in report:
+            if change.what == "refused":
+                logger.error("schedule %r is not written: %s", change.id, change.why)
+            elif change.what != "kept":
+                why = f" ({change.why})" if change.why else ""
+                logger.info("schedule %r %s%s", change.id, change.what, why)
+        counts = Counter(change.what for change in report)
+        told = ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
+        logger.info("schedules of App %r: %s", app, told)
 
     def _look(self) -> None:
         """Make the tiers of queues that have none yet, and serve all that there are."""

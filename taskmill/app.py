@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from taskmill.producer.context import Encode
 from taskmill.producer.declare import Declare
-from taskmill.producer.definition import DEFAULT_QUEUE, Options, TaskCall
+from taskmill.producer.definition import DEFAULT_QUEUE, Options, TaskCall, TaskDefinition
 from taskmill.producer.encoding import TaskEncoder
 from taskmill.producer.enqueuer import Enqueuer
 from taskmill.producer.handle import Handle, foreign_since
@@ -24,6 +25,9 @@ from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import NAME, Settings, check_queue, load_settings
 from taskmill.runtime.errors import ConfigError
 from taskmill.schemas.codec import CODEC, Codec, check_id
+
+if TYPE_CHECKING:
+    from taskmill.scheduler.declared import Declared
 
 R = TypeVar("R")
 F = TypeVar("F", bound=LifespanFunction)
@@ -104,6 +108,8 @@ class App:
         self.tasks = Registry()
         #: The decorator that declares one: `@app.task`, `@app.task(queue="mail")`.
         self.task = Declare(self.tasks, self._enqueuer.get, {"default_retry": retry})
+        #: Declared schedules, by ID.
+        self.schedules: dict[str, Declared] = {}
 
     # ---- what it is made of ------------------------------------------------------------------
 
@@ -141,6 +147,52 @@ class App:
             raise ConfigError(f"App {self.name!r} has a lifespan already; let one call the other")
         self._lifespan = as_lifespan(fn)
         return fn
+
+    def schedule(
+        self,
+        id: str,
+        task: TaskDefinition | str,
+        *,
+        cron: str | None = None,
+        every: str | None = None,
+        tz: str | None = None,
+        args: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        misfire: Literal["skip", "fire_once", "fire_all"] | None = None,
+        misfire_max: int | None = None,
+        catch_up: str | None = None,
+        overlap: Literal["skip", "queue", "allow"] | None = None,
+        jitter: str | None = None,
+        start: str | datetime | None = None,
+        end: str | datetime | None = None,
+        max_runs: int | None = None,
+        timeout: str | None = None,
+        expires: str | None = None,
+        deadline: str | None = None,
+        max_attempts: int | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """Have `task` (a declared one, or its name) enqueued by the clock, with `args` by name.
+
+        `cron`: five fields, or six of which the last is seconds, or `@hourly` and the like, by the
+        clock of `tz` (an IANA zone; UTC). Or `every="5m"`, from `start` on, else from the epoch.
+        `misfire`, `catch_up`: what becomes of times reached more than a minute late (`fire_once`,
+        `1d`); `overlap`: what becomes of one while the last run goes on (`skip`). `jitter`: each is
+        put off by up to so much. `start`, `end`: ISO 8601, or a datetime, by the clock of `tz`
+        where it does not say. More in docs/schedules.md; for others see `TaskFunction.options`.
+
+        `taskmill scheduler -A` puts it on Kafka when it starts, and removes it from there once it
+        is no longer declared. Raises ConfigError, UnknownTask, InvalidArguments: one line.
+        """
+        given = dict(locals())
+        # croniter is imported by those who need it.
+        from taskmill.scheduler.declared import OPTIONS, Declared, add_declared
+
+        said = {name: value for name, value in given.items() if name in OPTIONS}
+        if headers is not None:
+            said["headers"] = dict(headers)
+        definition = self.tasks[task] if isinstance(task, str) else task
+        add_declared(self.schedules, Declared.of(id, definition, args or {}, said))
 
     @property
     def resources(self) -> Lifespan:

@@ -38,9 +38,8 @@ COMMANDS: dict[str, Entry] = {
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
     "replay": Entry("taskmill.cli.replay:replay", "Run finished tasks again, on purpose."),
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
-    "scheduler": Entry(
-        "taskmill.cli.scheduler:scheduler", "Pass on tasks that wait for their time."
-    ),
+    "scheduler": Entry("taskmill.cli.scheduler:scheduler", "Enqueue what waits for its time."),
+    "schedules": Entry("taskmill.cli.schedules:schedules", "Have tasks enqueued by the clock."),
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
     "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
     "topics": Entry(

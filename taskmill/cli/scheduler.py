@@ -1,4 +1,4 @@
-"""`taskmill scheduler`: passes on what waits for its time, until told to stop."""
+"""`taskmill scheduler`: enqueues what waits for its time, until told to stop."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from taskmill.runtime.config import load_settings
 
 
 @click.command()
-@app_option(help="Take this App's settings, and serve the queues of its tasks alone.")
+@app_option(
+    help="Take this App's settings, serve the queues of its tasks alone, and bring Kafka up to "
+    "date with the schedules that it declares."
+)
 @click.option(
     "-q",
     "--queue",
@@ -19,9 +22,9 @@ from taskmill.runtime.config import load_settings
     help="A queue to serve; many times over. Default: the App's, or all that there are.",
 )
 def scheduler(target: str | None, queues: tuple[str, ...]) -> int:
-    """Pass tasks that wait for their next attempt on to their queue, once they are due.
+    """Fire schedules, and pass tasks that wait for their next attempt on, once they are due.
 
-    Retries wait as long as no scheduler runs. Run two, on two machines, and one may fail.
+    All that waits as long as no scheduler runs. Run two, on two machines, and one may fail.
     """
     from taskmill.scheduler.scheduler import Scheduler
 
@@ -31,4 +34,6 @@ def scheduler(target: str | None, queues: tuple[str, ...]) -> int:
         queues = tuple(app.tasks.queues) or ("default",)
     one = Scheduler(settings, queues)
     log_to_stderr(settings.log_level)
+    if app is not None:
+        one.declare(app.name, app.schedules.values())
     return one.run()
