@@ -56,6 +56,7 @@ def _fields(node: Any) -> list[dict[str, Any]]:
 
 
 _TASK, _STATE, _RESULT = _Kind("Task"), _Kind("TaskState"), _Kind("TaskResult")
+_SCHEDULE, _SCHEDULE_STATE = _Kind("Schedule"), _Kind("ScheduleState")
 
 
 def task_value(id: str, name: str, args: Any = None, **fields: Any) -> bytes:
@@ -78,6 +79,23 @@ def read_state(value: bytes) -> dict[str, Any]:
 def read_result(value: bytes) -> dict[str, Any]:
     """The fields of a TaskResult's value."""
     return _RESULT.decode(value)
+
+
+def schedule_value(id: str, task: str, args: Any = None, **fields: Any) -> bytes:
+    """The value of a Schedule; as `task_value`."""
+    payload = json.dumps({} if args is None else args).encode()
+    known = {"id": id, "task": task, "payload": payload, "updated_at": NOW_MS}
+    return _SCHEDULE.encode({**known, **fields})
+
+
+def read_schedule(value: bytes) -> dict[str, Any]:
+    """The fields of a Schedule's value."""
+    return _SCHEDULE.decode(value)
+
+
+def read_schedule_state(value: bytes) -> dict[str, Any]:
+    """The fields of a ScheduleState's value."""
+    return _SCHEDULE_STATE.decode(value)
 
 
 def partition_of(key: bytes, partitions: int) -> int:
