@@ -59,7 +59,6 @@ class Firing:
     def fire(self, entry: Entry, seen: Look, p: int, now_ms: int) -> Fired:
         """What `seen` means for a schedule of partition `p`. Raises TaskmillError: not now."""
         schedule = entry.schedule
-        state = seen.state._replace(written_at=now_ms, scheduler=self._who)
         messages: list[dict[str, Any]] = []
         if seen.fire:
             route = self._routes.get(schedule.queue, Deadline(_ROUTE_S, self._clock))
@@ -76,12 +75,15 @@ class Firing:
                     "headers": route.headers[place],
                 }
             )
-            state = state._replace(
-                last_nominal=nominal,
-                last_task_id=task.id,
-                last_queue=schedule.queue,
-                fired_at=now_ms,
-            )
+        told: dict[str, Any] = {"written_at": now_ms, "scheduler": self._who}
+        if seen.fire:
+            told |= {
+                "last_nominal": nominal,
+                "last_task_id": task.id,
+                "last_queue": schedule.queue,
+                "fired_at": now_ms,
+            }
+        state = seen.state._replace(**told)
         value = self._codec.encode_schedule_state(state)
         messages.append(self._state(schedule.id.encode(), value, p))
         return Fired(entry, seen, state, messages)

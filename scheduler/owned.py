@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from heapq import heappop, heappush
+from typing import TYPE_CHECKING
 
 from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.partition import partition_for
@@ -14,6 +15,9 @@ from taskmill.scheduler.schedule import check
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import Schedule, ScheduleState
 
+if TYPE_CHECKING:
+    from taskmill.scheduler.firing import Fired
+
 logger = logging.getLogger("taskmill.scheduler")
 
 
@@ -21,7 +25,7 @@ class Entry:
     """One schedule. `state` is what Kafka holds, or what there is to begin with; `at` is when it is
     to be looked at next (UTC milliseconds; None: at no time)."""
 
-    __slots__ = ("asks", "at", "rule", "schedule", "state")
+    __slots__ = ("asks", "at", "made", "rule", "schedule", "state")
 
     def __init__(self, schedule: Schedule, rule: Rule, state: ScheduleState | None) -> None:
         self.schedule = schedule
@@ -30,6 +34,8 @@ class Entry:
         self.at: int | None = None
         #: It waits for what became of its last run.
         self.asks = False
+        #: What it is to write at `at`, made before.
+        self.made: Fired | None = None
 
     def look(self, now_ms: int, is_over: bool | None) -> Look:
         """What is due."""
@@ -51,6 +57,8 @@ class Owned:
         #: What cannot be read before the registry answers.
         self._unread: dict[bytes, bytes] = {}
         self._heap: list[tuple[int, str]] = []
+        #: The same, of those for which nothing was made yet.
+        self._ahead: list[tuple[int, str]] = []
 
     def load(
         self,
@@ -106,9 +114,10 @@ class Owned:
 
     def wake(self, entry: Entry, at_ms: int | None) -> None:
         """Have a schedule looked at, at a time."""
-        entry.at = at_ms
+        entry.at, entry.made = at_ms, None
         if at_ms is not None:
             heappush(self._heap, (at_ms, entry.schedule.id))
+            heappush(self._ahead, (at_ms, entry.schedule.id))
 
     @property
     def next_at(self) -> int | None:
@@ -117,14 +126,24 @@ class Owned:
 
     def due(self, now_ms: int, limit: int) -> list[Entry]:
         """Those that are to be looked at, at most `limit`; they come once."""
-        found: list[Entry] = []
-        while self._heap and self._heap[0][0] <= now_ms and len(found) < limit:
-            at, id = heappop(self._heap)
+        found = self._pop(self._heap, now_ms, limit)
+        for entry in found:
+            entry.at = None
+        return found
+
+    def soon(self, until_ms: int, limit: int) -> list[Entry]:
+        """Those that are to be looked at by then, at most `limit`; they come once for each time."""
+        return self._pop(self._ahead, until_ms, limit)
+
+    def _pop(self, heap: list[tuple[int, str]], until_ms: int, limit: int) -> list[Entry]:
+        # Each once: the same time may be in a heap twice.
+        found: dict[str, Entry] = {}
+        while heap and heap[0][0] <= until_ms and len(found) < limit:
+            at, id = heappop(heap)
             entry = self.entries.get(id)
             if entry is not None and entry.at == at:
-                entry.at = None
-                found.append(entry)
-        return found
+                found[id] = entry
+        return list(found.values())
 
     def removed(self, key: bytes) -> None:
         """An orphan's state is gone."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -135,6 +136,7 @@ def task_id(schedule_id: str, nominal: int, run: str | None = None) -> str:
     return f"schedule:{schedule_id}@{time_text(nominal)}" + (f"#{run}" if run else "")
 
 
+@lru_cache(maxsize=1024)
 def time_text(nominal: int) -> str:
     """A nominal time as ISO 8601 in UTC, to the second where it has no milliseconds."""
     moment = datetime.fromtimestamp(nominal // 1000, UTC).replace(tzinfo=None)

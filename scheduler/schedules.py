@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -28,15 +29,16 @@ from taskmill.runtime.kafka import client_config, is_fatal
 from taskmill.runtime.store import MemoryStore, Put
 from taskmill.runtime.topic_table import schedule_state_topic, schedules_topic
 from taskmill.runtime.topics import ensure_schedules, partition_count
-from taskmill.scheduler.firing import Fired, Firing
+from taskmill.scheduler.due import Batch, Due
+from taskmill.scheduler.firing import Firing
 from taskmill.scheduler.last_runs import LastRuns
-from taskmill.scheduler.owned import Entry, Owned
+from taskmill.scheduler.owned import Owned
 from taskmill.schemas.codec import CODEC, Codec
 
 logger = logging.getLogger("taskmill.scheduler")
 
-#: Schedules looked at, and records written, in one transaction at the most.
-PER_PASS, PER_TRANSACTION = 2_000, 4_000
+#: Transactions on their way at once: as many as there are partitions.
+WRITERS = 3
 #: How long a poll without records blocks; what is due meanwhile cuts it short. While answers are
 #: awaited they are looked for more often.
 IDLE_S, ASKING_S = 0.1, 0.005
@@ -46,8 +48,6 @@ BATCH = 1_000
 PAUSE_S, PAUSE_MAX_S = 0.05, 5.0
 #: A consumer that has worked for this long begins with the first pause again.
 WELL_S = 60.0
-#: A schedule whose queue cannot be found now, or what a registry would not tell, is tried again.
-AGAIN_MS = 1_000
 
 
 class _Part:
@@ -79,24 +79,30 @@ class Schedules:
         routes = Routes(
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
         )
-        self._firing = Firing(settings.prefix, who, self._codec, routes, clock)
+        firing = Firing(settings.prefix, who, self._codec, routes, clock)
         self._reader = StateReader(settings, self._codec, clock)
         #: Schedules of whose last run something has become known.
         self._told: SimpleQueue[str] = SimpleQueue()
         self._last_runs = LastRuns(self._reader, settings.dedup_window_ms, clock, self._told.put)
+        self._due = Due(firing, self._last_runs, clock)
         self._parts: dict[int, _Part] = {}
         self._count = 0
         self._metadata: object = None
+        #: There are runs to be made ahead.
+        self._has_more = False
         self._changelog: Changelog | None = None
-        self._asking: set[str] = set()
-        self._complained: dict[str, str] = {}
-        #: Runs fired so far, by schedule.
-        self.fired: Counter[str] = Counter()
+        #: A transaction is waited for beside the others'; they take turns at the broker alone.
+        self._writers = ThreadPoolExecutor(WRITERS, "taskmill-schedules-writer")
 
     @property
     def owned(self) -> list[int]:
         """The partitions that are held now."""
         return sorted(self._parts)
+
+    @property
+    def fired(self) -> Mapping[str, int]:
+        """Runs fired so far, by schedule."""
+        return self._due.fired
 
     def stop(self) -> None:
         """End `run`. Any thread."""
@@ -117,6 +123,7 @@ class Schedules:
                 logger.warning("schedules: %s; again in %g s", _text(error), pause)
                 self._stopping.wait(pause)
                 pause = min(2 * pause, PAUSE_MAX_S)
+        self._writers.shutdown()
         self._last_runs.close()
         self._reader.close()
         if self._codec is not CODEC:
@@ -203,12 +210,7 @@ class Schedules:
             return
         part.transactions.close()
         for id in part.owned.entries:
-            self._forget(id)
-
-    def _forget(self, id: str) -> None:
-        self._last_runs.forget(id)
-        self._asking.discard(id)
-        self._complained.pop(id, None)
+            self._due.forget(id)
 
     # ---- the loop -------------------------------------------------------------------------------
 
@@ -233,36 +235,58 @@ class Schedules:
         part.position = (message.offset() or 0) + 1
         gone = part.owned.define(message.key() or b"", message.value(), now_ms)
         if gone is not None:
-            self._forget(gone)
+            self._due.forget(gone)
 
     def _idle_s(self) -> float:
         """How long nothing is due, if nothing comes."""
-        if not self._told.empty():
+        if self._has_more or not self._told.empty():
             return 0.0
         now_s, now_ms = self._clock.monotonic(), self._clock.now_ms()
-        idle = ASKING_S if self._asking else IDLE_S
+        idle = ASKING_S if self._due.asking else IDLE_S
         for part in self._parts.values():
             if (at := part.owned.next_at) is not None:
                 idle = min(idle, max(0.0, (at - now_ms) / 1000, part.again_at - now_s))
         return idle
 
     def _step(self) -> None:
+        """Write all that is due: while one partition's is on its way, the next one's is made."""
         self._hear()
+        under_way: list[tuple[_Part, Batch, Future[None]]] = []
         for part in list(self._parts.values()):
             if self._clock.monotonic() < part.again_at:
                 continue
             try:
                 if part.is_unsure:
                     self._find_out(part)
-                self._pass(part)
-                part.pause_s = PAUSE_S
+                if (batch := self._due.batch(part.owned)) is not None:
+                    under_way.append((part, batch, self._begin(part, batch)))
             except Stopped:
                 raise
+            except (KafkaException, TaskmillError) as error:
+                self._failed(part, error)
+        for part, batch, answer in under_way:
+            try:
+                answer.result()
             except (KafkaException, BufferError, TaskmillError) as error:
-                logger.warning("schedules: %s; again in %g s", _text(error), part.pause_s)
-                part.is_unsure = True
-                part.again_at = self._clock.monotonic() + part.pause_s
-                part.pause_s = min(2 * part.pause_s, PAUSE_MAX_S)
+                self._due.failed(batch)
+                self._failed(part, error)
+            else:
+                part.pause_s = PAUSE_S
+                self._due.settle(part.owned, batch)
+        self._has_more = any(self._due.make_ahead(part.owned) for part in self._parts.values())
+
+    def _begin(self, part: _Part, batch: Batch) -> Future[None]:
+        """Have it written. The offset that goes with it has the group's metadata looked at."""
+        where = [TopicPartition(self._topic, part.owned.p, part.position)]
+        return self._writers.submit(
+            part.transactions.transact, batch.messages, where, self._metadata
+        )
+
+    def _failed(self, part: _Part, error: Exception) -> None:
+        logger.warning("schedules: %s; again in %g s", _text(error), part.pause_s)
+        part.is_unsure = True
+        part.again_at = self._clock.monotonic() + part.pause_s
+        part.pause_s = min(2 * part.pause_s, PAUSE_MAX_S)
 
     def _hear(self) -> None:
         """Have those looked at that wait for what has become known."""
@@ -283,81 +307,6 @@ class Schedules:
         self._restore(self._state_topic, part.owned.p, part.states)
         part.owned.reload(part.states.items(), self._clock.now_ms())
         part.is_unsure = False
-
-    # ---- what is due ----------------------------------------------------------------------------
-
-    def _pass(self, part: _Part) -> None:
-        """Write all that is due on a partition, in one transaction."""
-        now = self._clock.now_ms()
-        owned = part.owned
-        owned.read_again(now)
-        fired: list[Fired] = []
-        size = 0
-        for entry in owned.due(now, PER_PASS):
-            if size >= PER_TRANSACTION:
-                owned.wake(entry, now)
-                continue
-            one = self._look(owned, entry, now)
-            if one is not None:
-                fired.append(one)
-                size += len(one.messages)
-        orphans = list(owned.orphans)[:PER_PASS]
-        if not fired and not orphans:
-            return
-        messages = [message for one in fired for message in one.messages]
-        messages += [self._firing.removal(key, owned.p) for key in orphans]
-        where = [TopicPartition(self._topic, owned.p, part.position)]
-        try:
-            part.transactions.transact(messages, where, self._metadata)
-        except (KafkaException, BufferError):
-            for queue in {one.entry.schedule.queue for one in fired}:
-                self._firing.forget(queue)
-            raise
-        for key in orphans:
-            owned.removed(key)
-        for one in fired:
-            self._settle(owned, one)
-
-    def _look(self, owned: Owned, entry: Entry, now: int) -> Fired | None:
-        """What is due of one schedule; where nothing is, it is looked at when something is."""
-        id = entry.schedule.id
-        seen = entry.look(now, None)
-        if seen.asks:
-            is_over = self._last_runs.is_over(entry.state)
-            entry.asks = is_over is None
-            if is_over is not None:
-                seen = entry.look(now, is_over)
-        else:
-            entry.asks = False
-        if entry.asks:
-            self._asking.add(id)
-            owned.wake(entry, now + AGAIN_MS)
-            return None
-        self._asking.discard(id)
-        if seen.state is entry.state:
-            owned.wake(entry, seen.next_at)
-            return None
-        try:
-            one = self._firing.fire(entry, seen, owned.p, now)
-        except TaskmillError as error:
-            if self._complained.get(id) != str(error):
-                self._complained[id] = str(error)
-                logger.error("schedule %r cannot be fired: %s; tried on", id, error)
-            owned.wake(entry, now + AGAIN_MS)
-            return None
-        return one
-
-    def _settle(self, owned: Owned, one: Fired) -> None:
-        """It is written."""
-        entry, seen, state, _ = one
-        missed = state.missed - entry.state.missed
-        if missed:
-            logger.warning("schedule %r: %d times were missed", state.id, missed)
-        entry.state = state
-        owned.wake(entry, seen.next_at)
-        self.fired[state.id] += len(seen.fire)
-        if state.last_task_id is not None and entry.schedule.overlap != "allow":
-            self._last_runs.follow(state)
 
 
 def _puts(changes: Any) -> list[Put]:
