@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 import uuid
 from collections import Counter
@@ -12,7 +13,7 @@ from itertools import pairwise
 import pytest
 
 from support.brokers import delete_topics
-from support.schedules import PARTITIONS, Run, Scheduled, now_ms
+from support.schedules import Run, Scheduled, now_ms
 from taskmill.runtime.config import Settings
 
 pytestmark = [pytest.mark.kafka, pytest.mark.kill, pytest.mark.timeout(150)]
@@ -43,39 +44,69 @@ def wait_for_moment(dice: random.Random) -> None:
         time.sleep(0.001)
 
 
+class Point:
+    """Schedules of two kinds, and two schedulers that share them."""
+
+    def __init__(self, scene: Scheduled, seed: int) -> None:
+        self.scene, self.dice = scene, random.Random(seed)
+        kinds = ("allow", "queue")
+        self.ids = [f"{seed} {kind} {n}" for kind in kinds for n in range(MANY)]
+        self.pair = [scene.scheduler(serves=0) for _ in range(2)]
+        for one in self.pair:
+            one.wait_for("serving ")
+        for kind in kinds:
+            of_kind = [id for id in self.ids if f" {kind} " in id]
+            scene.put_all(of_kind, "noop", every_ms=1_000, overlap=kind)
+        scene.wait_runs(self.ids[0], 2)
+        wait_for_moment(self.dice)
+        self.victim, self.other = self.dice.sample(self.pair, 2)
+        self._served = self.other.log.count("serving ")
+
+    def wait_taken_over(self) -> None:
+        """Wait until the other one serves what was the victim's."""
+        self.other.wait_for("serving ", times=self._served + 1, timeout_s=20)
+
+    def end(self, since: int) -> None:
+        """Let some seconds pass after `since`, end all in order, and look at what was fired."""
+        scene, ids = self.scene, self.ids
+        scene.wait(lambda: is_past(scene.nominals(), ids, since + 9_000), 60)
+        for id in ids:
+            scene.put(id, None)
+        scene.wait(lambda: not scene.states().keys() & set(ids))
+        left = [one for one in self.pair if one.process.poll() is None]
+        assert [one.terminate() for one in left] == [0] * len(left)
+        runs = [run for run in scene.runs() if run.schedule in set(ids)]
+        check_runs(runs, ids)
+        late = max(run.at - run.nominal for run in runs)
+        print(f"{len(left)} left; latest {late} ms after its time")
+        ended = scene.oracle.wait_states([run.task["id"] for run in runs], 60)
+        assert {state["status"] for state in ended.values()} == {"succeeded"}
+
+
 @pytest.mark.proof("schedules: SIGKILL of one of two schedulers")
 def test_no_time_is_lost_or_fired_twice_when_a_scheduler_is_killed(
     scene: Scheduled, seed: int
 ) -> None:
-    dice = random.Random(seed)
-    names = {kind: [f"{seed} {kind} {n}" for n in range(MANY)] for kind in ("allow", "queue")}
-    ids = [id for kind in names for id in names[kind]]
-    pair = [scene.scheduler(serves=0) for _ in range(2)]
-    for one in pair:
-        one.wait_for("serving ")
-    for kind, of_kind in names.items():
-        scene.put_all(of_kind, "noop", every_ms=1_000, overlap=kind)
-    scene.wait_runs(ids[0], 2)
-    wait_for_moment(dice)
-    victim, other = dice.sample(pair, 2)
-    victim.kill()
+    point = Point(scene, seed)
+    point.victim.kill()
     killed = now_ms()
-    if again := dice.random() < 0.3:
-        pair.append(scene.scheduler(serves=0))
+    if point.dice.random() < 0.3:
+        point.pair.append(scene.scheduler(serves=0))
     else:
-        other.wait_for("serving ", times=PARTITIONS, timeout_s=20)
-    until = killed + 9_000
-    scene.wait(lambda: is_past(scene.nominals(), ids, until), 60)
-    for id in ids:
-        scene.put(id, None)
-    scene.wait(lambda: not scene.states().keys() & set(ids))
-    assert [one.terminate() for one in pair if one is not victim] == [0] * (len(pair) - 1)
-    runs = [run for run in scene.runs() if run.schedule in set(ids)]
-    check_runs(runs, ids)
-    late = max(run.at - run.nominal for run in runs)
-    print(f"victim {pair.index(victim)}, started again: {again}; latest {late} ms after its time")
-    ended = scene.oracle.wait_states([run.task["id"] for run in runs], 60)
-    assert {state["status"] for state in ended.values()} == {"succeeded"}
+        point.wait_taken_over()
+    point.end(killed)
+
+
+@pytest.mark.proof("schedules: SIGSTOP of one of two schedulers beyond its session")
+def test_no_time_is_lost_or_fired_twice_when_a_scheduler_stands_still(
+    scene: Scheduled, seed: int
+) -> None:
+    point = Point(scene, seed)
+    point.victim.signal(signal.SIGSTOP)
+    point.wait_taken_over()
+    wait_for_moment(point.dice)
+    point.victim.signal(signal.SIGCONT)
+    point.end(now_ms())
 
 
 def is_past(nominals: dict[str, list[int]], ids: list[str], until: int) -> bool:
