@@ -100,6 +100,14 @@ QUESTIONS = {
         "of its tasks failing once a worker reaches {share of the rate, a tenth fails once} of "
         "its rate with none."
     ),
+    "schedules": (
+        "Of a thousand schedules that are due in the same instant of every second, half are on "
+        "their queue {lateness, overlap allow, p50} later, 99 of 100 "
+        "{lateness, overlap allow, p99}; where no run may overlap with the last one, "
+        "{lateness, overlap skip, p50} and "
+        "{lateness, overlap skip, p99}. {missed, overlap allow} are missed, and "
+        "{doubled, overlap allow} come twice."
+    ),
     "slope": (
         "After {tasks run} tasks at {committed}, its own memory grows by {slope of its own "
         "memory} tasks."

@@ -18,8 +18,9 @@ from taskmill.scheduler.owned import Entry, Owned
 
 logger = logging.getLogger("taskmill.scheduler")
 
-#: Schedules looked at, and records written, in one transaction at the most.
-PER_PASS, PER_TRANSACTION = 2_000, 4_000
+#: Schedules looked at, records written, and their bytes, in one transaction; one schedule's always
+#: go together.
+PER_PASS, PER_TRANSACTION, BYTES = 2_000, 4_000, 16 * 1024 * 1024
 #: A schedule whose queue cannot be found now, or whose last run nothing is told of, is tried again.
 AGAIN_MS = 1_000
 #: How long before its time a run is made, and how many at once, which takes some milliseconds.
@@ -61,12 +62,14 @@ class Due:
         owned.read_again(now)
         batch = Batch([], list(owned.orphans)[:PER_PASS], [])
         batch.messages.extend(self._firing.removal(key, owned.p) for key in batch.orphans)
+        size = 0
         for entry in owned.due(now, PER_PASS):
-            if len(batch.messages) >= PER_TRANSACTION:
+            if len(batch.messages) >= PER_TRANSACTION or size >= BYTES:
                 owned.wake(entry, now)
             elif (one := self._look(owned, entry, now)) is not None:
                 batch.fired.append(one)
                 batch.messages.extend(one.messages)
+                size += sum(len(message["value"]) for message in one.messages)
         return batch if batch.messages else None
 
     def settle(self, owned: Owned, batch: Batch) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("taskmill.scheduler")
 
+#: Between two questions to a registry that did not answer.
+_AGAIN_MS = 5_000
+
 
 class Entry:
     """One schedule. `state` is what Kafka holds, or what there is to begin with; `at` is when it is
@@ -56,6 +59,7 @@ class Owned:
         self._broken: set[bytes] = set()
         #: What cannot be read before the registry answers.
         self._unread: dict[bytes, bytes] = {}
+        self._tried_at = 0
         self._heap: list[tuple[int, str]] = []
         #: The same, of those for which nothing was made yet.
         self._ahead: list[tuple[int, str]] = []
@@ -108,9 +112,15 @@ class Owned:
         return id if gone is not None else None
 
     def read_again(self, now_ms: int) -> None:
-        """Try those that could not be read for want of the registry."""
+        """Try those that could not be read for want of the registry, now and then: each try may
+        take seconds."""
+        if not self._unread or now_ms - self._tried_at < _AGAIN_MS:
+            return
         for key, value in list(self._unread.items()):
             self.define(key, value, now_ms)
+            if key in self._unread:
+                break
+        self._tried_at = now_ms
 
     def wake(self, entry: Entry, at_ms: int | None) -> None:
         """Have a schedule looked at, at a time."""
