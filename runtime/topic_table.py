@@ -34,6 +34,7 @@ class Kind(StrEnum):
     DLQ = "dlq"
     RETRY = "retry"
     REPLAYED = "replayed"
+    DELAYED = "delayed"
     SCHEDULES = "schedules"
     SCHEDULE_STATE = "schedule-state"
 
@@ -43,12 +44,15 @@ class Kind(StrEnum):
 OF_SCHEDULES = (Kind.SCHEDULES, Kind.SCHEDULE_STATE)
 
 #: What every queue has. The topics of its retry tiers come into being with the first that waits,
-#: REPLAYED with the first replay.
+#: and so does DELAYED; REPLAYED with the first replay.
 OF_EVERY_QUEUE = (Kind.TASKS, Kind.STATE, Kind.RESULTS, Kind.DLQ)
 
 
 #: Partition p of one belongs to whoever owns p of the others, so their counts are equal.
 CO_PARTITIONED = frozenset({Kind.TASKS, Kind.STATE, Kind.RESULTS})
+
+#: As many partitions as those, when it is made: schedulers share them. It keeps its count.
+_MANY_PARTITIONS = CO_PARTITIONED | {Kind.DELAYED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,11 @@ class Topics:
         return f"{self.name(Kind.RETRY)}.{tier}"
 
     @property
+    def delayed(self) -> str:
+        """Where tasks wait for their exact time."""
+        return self.name(Kind.DELAYED)
+
+    @property
     def dlq(self) -> str:
         """Dead letters: the original bytes."""
         return self.name(Kind.DLQ)
@@ -115,7 +124,7 @@ def topic_specs(
         TopicSpec(
             name=topics.name(kind),
             kind=kind,
-            partitions=settings.partitions if kind in CO_PARTITIONED else _FEW_PARTITIONS,
+            partitions=settings.partitions if kind in _MANY_PARTITIONS else _FEW_PARTITIONS,
             configs=configs[kind],
         )
         for kind in kinds
@@ -141,10 +150,21 @@ def schedule_state_topic(prefix: str) -> str:
 
 
 def schedule_specs(settings: Settings) -> list[TopicSpec]:
-    """The topics of schedules."""
-    configs = _configs(settings)
+    """The topics of schedules. Whoever takes over reads all of them, so they are kept near their
+    live size; a schedule holds its task's arguments."""
+    configs = {
+        "message.timestamp.type": "LogAppendTime",
+        "cleanup.policy": "compact",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "segment.bytes": str(16 * 1024 * 1024),
+        "segment.ms": str(6 * _HOUR_MS),
+        "min.cleanable.dirty.ratio": "0.2",
+        "delete.retention.ms": str(_DAY_MS),
+        "max.message.bytes": str(max_task_record_bytes(settings)),
+    }
     return [
-        TopicSpec(f"{settings.prefix}.{kind}", kind, _FEW_PARTITIONS, configs[kind])
+        TopicSpec(f"{settings.prefix}.{kind}", kind, _FEW_PARTITIONS, configs)
         for kind in OF_SCHEDULES
     ]
 
@@ -152,6 +172,18 @@ def schedule_specs(settings: Settings) -> list[TopicSpec]:
 def retry_group(prefix: str) -> str:
     """The consumer group of all that pass on retries under `prefix`."""
     return f"{prefix}.retry"
+
+
+def delayed_group(prefix: str) -> str:
+    """The consumer group of all that pass on delayed tasks under `prefix`."""
+    return f"{prefix}.delayed"
+
+
+def queue_of(name: str, kind: Kind, prefix: str) -> str | None:
+    """The queue whose topic of `kind` has that name; None where it is none under `prefix`."""
+    stem = f"{prefix}.{kind}."
+    queue = name.removeprefix(stem)
+    return queue if name.startswith(stem) and "." not in queue else None
 
 
 def retry_topic_of(name: str, prefix: str) -> tuple[str, str] | None:
@@ -198,18 +230,7 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
         # How long a local copy may be away and still see every deletion.
         "delete.retention.ms": str(_DAY_MS),
     }
-    latest = {
-        "cleanup.policy": "compact",
-        # Whoever takes over reads all of it: kept near its live size.
-        "segment.bytes": str(16 * 1024 * 1024),
-        "segment.ms": str(6 * _HOUR_MS),
-        "min.cleanable.dirty.ratio": "0.2",
-        "delete.retention.ms": str(_DAY_MS),
-    }
     return {
-        # A schedule holds its task's arguments.
-        Kind.SCHEDULES: {**shared, **latest, "max.message.bytes": str(tasks_bytes)},
-        Kind.SCHEDULE_STATE: {**shared, **latest, "max.message.bytes": str(1024 * 1024)},
         Kind.TASKS: {
             **shared,
             "cleanup.policy": "delete",
@@ -222,6 +243,17 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
             **shared,
             "cleanup.policy": "delete",
             "retention.ms": "-1",
+            "max.message.bytes": str(tasks_bytes),
+        },
+        # Compacted alone: what waits for a year is not forgotten. A local copy may be away for a
+        # while and still see each deletion.
+        Kind.DELAYED: {
+            **shared,
+            **table,
+            "cleanup.policy": "compact",
+            "retention.ms": "-1",
+            "delete.retention.ms": str(7 * _DAY_MS),
+            "segment.ms": str(6 * _HOUR_MS),
             "max.message.bytes": str(tasks_bytes),
         },
         Kind.STATE: {**shared, **table, "max.message.bytes": str(1024 * 1024)},

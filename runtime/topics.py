@@ -276,10 +276,14 @@ def check(
         found_queue, tier = retry_topic_of(name, settings.prefix) or ("", "")
         if found_queue in queues:
             specs += retry_specs(settings, found_queue, [tier])
-    # Likewise, where something was replayed.
+    # Likewise, where something was replayed, or waits for its time.
     for queue in queues:
-        if Topics(settings.prefix, queue).replayed in cluster.topics:
-            specs += topic_specs(settings, queue, [Kind.REPLAYED])
+        for spec in topic_specs(settings, queue, [Kind.REPLAYED, Kind.DELAYED]):
+            if spec.name in cluster.topics:
+                count = len(cluster.topics[spec.name].partitions)
+                # Whatever it was made with: nothing rests on the number.
+                is_free = spec.kind is Kind.DELAYED
+                specs.append(replace(spec, partitions=count) if is_free else spec)
     # And where something is scheduled.
     specs += [spec for spec in schedule_specs(settings) if spec.name in cluster.topics]
     there = [spec.name for spec in specs if spec.name in cluster.topics]

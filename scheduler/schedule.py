@@ -10,7 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from taskmill.producer.definition import DEFAULT_QUEUE, check_headers, check_name
+from taskmill.producer.definition import DEFAULT_QUEUE, check_name
+from taskmill.producer.options import check_headers
 from taskmill.producer.retry import check_max_attempts
 from taskmill.producer.time_limits import time_limits
 from taskmill.runtime.config import check_queue

@@ -32,6 +32,7 @@ from taskmill.runtime.topics import ensure_schedules, partition_count
 from taskmill.scheduler.due import Batch, Due
 from taskmill.scheduler.firing import Firing
 from taskmill.scheduler.last_runs import LastRuns
+from taskmill.scheduler.member import text_of
 from taskmill.scheduler.owned import Owned
 from taskmill.schemas.codec import CODEC, Codec
 
@@ -74,7 +75,8 @@ class Schedules:
         self._clock = clock
         self._stopping = threading.Event()
         self._codec = Codec(url) if (url := settings.schema_registry_url) else CODEC
-        self._topic = schedules_topic(settings.prefix)
+        #: The consumer group of all that serve them, and the topic that they lie on.
+        self.group = self._topic = schedules_topic(settings.prefix)
         self._state_topic = schedule_state_topic(settings.prefix)
         routes = Routes(
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
@@ -120,7 +122,7 @@ class Schedules:
             except (KafkaException, TaskmillError) as error:
                 if self._clock.monotonic() - began > WELL_S:
                     pause = PAUSE_S
-                logger.warning("schedules: %s; again in %g s", _text(error), pause)
+                logger.warning("schedules: %s; again in %g s", text_of(error), pause)
                 self._stopping.wait(pause)
                 pause = min(2 * pause, PAUSE_MAX_S)
         self._writers.shutdown()
@@ -283,7 +285,7 @@ class Schedules:
         )
 
     def _failed(self, part: _Part, error: Exception) -> None:
-        logger.warning("schedules: %s; again in %g s", _text(error), part.pause_s)
+        logger.warning("schedules: %s; again in %g s", text_of(error), part.pause_s)
         part.is_unsure = True
         part.again_at = self._clock.monotonic() + part.pause_s
         part.pause_s = min(2 * part.pause_s, PAUSE_MAX_S)
@@ -312,8 +314,3 @@ class Schedules:
 def _puts(changes: Any) -> list[Put]:
     found: list[Change] = list(changes)
     return [(key, value) for key, value, _ in found]
-
-
-def _text(error: Exception) -> str:
-    first = error.args[0] if error.args else error
-    return first.str() if hasattr(first, "str") else str(first)
