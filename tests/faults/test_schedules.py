@@ -50,7 +50,9 @@ class Point:
     def __init__(self, scene: Scheduled, seed: int) -> None:
         self.scene, self.dice = scene, random.Random(seed)
         kinds = ("allow", "queue")
-        self.ids = [f"{seed} {kind} {n}" for kind in kinds for n in range(MANY)]
+        # No other point's: the topics are those of all of them.
+        name = f"{seed}-{uuid.uuid4().hex[:6]}"
+        self.ids = [f"{name} {kind} {n}" for kind in kinds for n in range(MANY)]
         self.pair = [scene.scheduler(serves=0) for _ in range(2)]
         for one in self.pair:
             one.wait_for("serving ")

@@ -19,6 +19,9 @@ from taskmill.runtime.topic_table import (
     drift,
     replication,
     retry_topic_of,
+    schedule_specs,
+    schedule_state_topic,
+    schedules_topic,
     topic_specs,
 )
 
@@ -38,6 +41,14 @@ def test_a_topics_name_is_prefix_kind_queue() -> None:
     assert retry_topic_of("shop.retry.mail.10s", "shop") == ("mail", "10s")
     for other in ("shop.retry.mail", "shop.tasks.mail", "shop.retry.mail.soon", "x.retry.mail.1s"):
         assert retry_topic_of(other, "shop") is None
+
+
+def test_the_topics_of_schedules_belong_to_no_queue_and_keep_what_is_newest() -> None:
+    specs = {spec.name: spec for spec in schedule_specs(SETTINGS)}
+    assert specs.keys() == {schedules_topic("shop"), schedule_state_topic("shop")}
+    assert specs.keys() == {"shop.schedules", "shop.schedule-state"}
+    assert {spec.partitions for spec in specs.values()} == {3}, "partition p has one owner"
+    assert {spec.configs["cleanup.policy"] for spec in specs.values()} == {"compact"}
 
 
 def test_a_queue_with_a_dot_is_refused_before_it_becomes_a_topic() -> None:
