@@ -60,8 +60,8 @@ class Part:
 
     def __init__(self, store: Store, end: int, now: float) -> None:
         self.store = store
-        #: Nothing is passed on before this offset is reached; 0: it has been.
-        self.end = end
+        #: Nothing is passed on before this offset is reached; None: it has been.
+        self.end: int | None = end
         self.position = store.checkpoint()
         #: When the first one is due (UTC ms); None: none waits.
         self.next_due: int | None = None
@@ -94,6 +94,8 @@ class Delayed(Member):
         self._time = BrokerTime(clock)
         #: Passed on so far, by topic.
         self.passed: Counter[str] = Counter()
+        #: Seconds that each restore took.
+        self.restores: list[float] = []
 
     def run(self) -> None:
         try:
@@ -145,8 +147,8 @@ class Delayed(Member):
             if resume_at(consumer, topic, p, self._parts[place].position):
                 self._new.discard(place)
         for place, part in self._parts.items():
-            if part.end and place not in self._new:
-                self._look_whether_it_is_all(consumer, place, part)
+            if part.end is not None and place not in self._new:
+                self._look_whether_it_is_all(consumer, place, part, part.end)
 
     def _open(self, place: Place) -> bool:
         """Open the local copy of `place`; False: not now."""
@@ -167,22 +169,25 @@ class Delayed(Member):
         self._parts[place] = Part(store, end, self._clock.monotonic())
         return True
 
-    def _look_whether_it_is_all(self, consumer: Consumer, place: Place, part: Part) -> None:
-        """Pass on from `place` too, where its copy has everything up to the end it had."""
+    def _look_whether_it_is_all(
+        self, consumer: Consumer, place: Place, part: Part, end: int
+    ) -> None:
+        """Pass on from `place` too, where its copy has everything up to the `end` it had."""
         topic, p = place
-        if part.position < part.end:
+        if part.position < end:
             # It passes the markers of transactions too, behind the last record that came.
             at: int = consumer.position([TopicPartition(topic, p)])[0].offset
             part.position = max(part.position, at)
         now = self._clock.monotonic()
-        if part.position < part.end:
+        if part.position < end:
             if now - part.told_at >= PROGRESS_S:
                 part.told_at = now
-                logger.info("restoring %s [%d]: at %d of %d", topic, p, part.position, part.end)
+                logger.info("restoring %s [%d]: at %d of %d", topic, p, part.position, end)
             return
         part.store.apply((), part.position)
-        part.end = 0
+        part.end = None
         part.look()
+        self.restores.append(now - part.began)
         logger.info(
             "restored %s [%d]: %d wait, in %.2f s",
             topic,
@@ -237,7 +242,7 @@ class Delayed(Member):
 
     def _ready(self) -> dict[Place, Part]:
         """Those whose copies are complete."""
-        return {place: part for place, part in self._parts.items() if not part.end}
+        return {place: part for place, part in self._parts.items() if part.end is None}
 
     # ---- passing on ---------------------------------------------------------------------------
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from support.brokers import PrivateBroker
+from support.faketime import SteppedClock
 from support.proof import fresh_seeds
 from support.queues import Queue
 from support.wire import read_state, task_value
@@ -54,6 +56,16 @@ class Scene(Queue):
     def put_delayed(self, due: dict[str, int]) -> None:
         for id, at in due.items():
             self.oracle.put(id.encode(), task_value(id, "flaky", {"fails": 0}, not_before=at))
+
+    def wait_stamped_before(self, at_ms: int) -> None:
+        """Until the broker stamps what it takes with times before that."""
+        for number in range(100):
+            place = self.oracle.put(b"probe %d" % number, b"no task", 0)
+            seen = self.oracle.read(self.topics.tasks)
+            if any(one.timestamp < at_ms for one in seen if one.offset == place.offset):
+                return
+            time.sleep(0.1)
+        raise AssertionError("the broker's clock was not set back")
 
     def check_times(self, due: dict[str, int]) -> None:
         """Each ran once, and not before its time."""
@@ -178,3 +190,39 @@ def test_a_scheduler_that_comes_back_reads_what_changed_meanwhile(scene: Scene) 
     assert "rebuilt" not in again.log
     scene.oracle.wait_states(near)
     assert scene.began().keys() == {"soon", *near}
+
+
+def test_nothing_is_early_when_clocks_step(
+    private_broker: Callable[..., PrivateBroker], tmp_path: Path
+) -> None:
+    """The scheduler's and the worker's are an hour ahead of the broker's, suddenly.
+
+    librdkafka hangs under libfaketime; so it is the broker's clock that is set back.
+    """
+    clock = SteppedClock(tmp_path)
+    broker = private_broker(env=clock.environment)
+    settings = Settings(
+        bootstrap_servers=broker.bootstrap,
+        prefix="t",
+        partitions=PARTITIONS,
+        state_dir=tmp_path / "state",
+    )
+    with Scene(settings, tmp_path) as scene:
+        ensure(settings, "default", [Kind.DELAYED])
+        scene.scheduler().wait_for(r"restored \S+delayed\S+ \[", times=PARTITIONS)
+        scene.add().wait_ready(PARTITIONS)
+        step_ms = -3_600_000
+        clock.step(step_ms // 1_000)
+        scene.wait_stamped_before(now_ms() + step_ms // 2)
+        start = now_ms() + step_ms
+        due = {f"task {n}": start + 2_000 + 100 * n for n in range(20)}
+        scene.put_delayed(due)
+        states = scene.oracle.wait_states(due)
+        began = [r for r in scene.oracle.read(scene.topics.tasks) if r.key == b"task 19"]
+        for record in scene.oracle.read(scene.topics.state):
+            state = read_state(record.value or b"")
+            if state["status"] == "succeeded":
+                assert record.timestamp >= due[state["id"]], state["id"]
+        # What was passed on too early came back once, not again and again.
+        assert max(state["seq"] for state in states.values()) <= 3
+        assert began[-1].timestamp >= due["task 19"] > began[0].timestamp
