@@ -34,15 +34,19 @@ class Kind(StrEnum):
     DLQ = "dlq"
     RETRY = "retry"
     REPLAYED = "replayed"
+    CONTROL = "control"
 
 
 #: What every queue has. The topics of its retry tiers come into being with the first that waits,
-#: REPLAYED with the first replay.
+#: REPLAYED with the first replay, CONTROL with the first cancellation.
 OF_EVERY_QUEUE = (Kind.TASKS, Kind.STATE, Kind.RESULTS, Kind.DLQ)
 
 
 #: Partition p of one belongs to whoever owns p of the others, so their counts are equal.
 CO_PARTITIONED = frozenset({Kind.TASKS, Kind.STATE, Kind.RESULTS})
+#: Made with as many partitions as those have then; CONTROL is not moved by a migration, but made
+#: anew.
+SAME_COUNT = CO_PARTITIONED | {Kind.CONTROL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,11 @@ class Topics:
         """Which letters and tasks were replayed, and as which generation."""
         return self.name(Kind.REPLAYED)
 
+    @property
+    def control(self) -> str:
+        """What is asked of tasks that were enqueued: to be cancelled."""
+        return self.name(Kind.CONTROL)
+
 
 @dataclass(frozen=True, slots=True)
 class TopicSpec:
@@ -109,7 +118,7 @@ def topic_specs(
         TopicSpec(
             name=topics.name(kind),
             kind=kind,
-            partitions=settings.partitions if kind in CO_PARTITIONED else _FEW_PARTITIONS,
+            partitions=settings.partitions if kind in SAME_COUNT else _FEW_PARTITIONS,
             configs=configs[kind],
         )
         for kind in kinds
@@ -201,6 +210,15 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
             **shared,
             "cleanup.policy": "delete",
             "retention.ms": str(_LETTERS_MS + 8 * _DAY_MS),
+            "max.message.bytes": str(1024 * 1024),
+        },
+        # A worker's place here moves with its other transactions only, and brokers forget one that
+        # has not moved for a week (their default): by then nothing may lie here that it had passed.
+        Kind.CONTROL: {
+            **shared,
+            "cleanup.policy": "delete",
+            "retention.ms": str(3 * _DAY_MS),
+            "segment.ms": str(_DAY_MS),
             "max.message.bytes": str(1024 * 1024),
         },
     }

@@ -24,6 +24,7 @@ from taskmill.runtime.kafka import bootstrap_servers, client_config
 from taskmill.runtime.topic_table import (
     CO_PARTITIONED,
     OF_EVERY_QUEUE,
+    SAME_COUNT,
     Drift,
     Kind,
     Topics,
@@ -208,7 +209,7 @@ def ensure(
         raise ConfigError(f"queue {queue!r}: its topics must have equally many partitions ({told})")
     count = next(iter(counts.values()), settings.partitions)
     missing = [
-        replace(spec, partitions=count) if spec.kind in CO_PARTITIONED else spec
+        replace(spec, partitions=count) if spec.kind in SAME_COUNT else spec
         for spec in wanted
         if spec.name not in cluster.topics
     ]
@@ -265,10 +266,10 @@ def check(
         found_queue, tier = retry_topic_of(name, settings.prefix) or ("", "")
         if found_queue in queues:
             specs += retry_specs(settings, found_queue, [tier])
-    # Likewise, where something was replayed.
+    # Likewise, where something was replayed, or cancelled.
     for queue in queues:
-        if Topics(settings.prefix, queue).replayed in cluster.topics:
-            specs += topic_specs(settings, queue, [Kind.REPLAYED])
+        lasting = topic_specs(settings, queue, [Kind.REPLAYED, Kind.CONTROL])
+        specs += [spec for spec in lasting if spec.name in cluster.topics]
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}
