@@ -15,7 +15,7 @@ from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
 from taskmill.consumer.poll import Poller
-from taskmill.consumer.protocol import Limits, Protocol
+from taskmill.consumer.protocol import Limits, Protocol, Transaction
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.restorer import Restorer
 from taskmill.consumer.retention import Retention
@@ -236,7 +236,7 @@ class Engine:
                         logger.error("%s (a full disk?)", error)
                         self.restorer.restore(core.unknown(transaction))
                     else:
-                        self._told(_all(transaction.outcomes))
+                        self._told(_all(transaction))
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
                     core.abort(transaction)
@@ -261,8 +261,9 @@ class Engine:
                 logger.exception("after_commit hook")
 
 
-def _all(outcomes: dict[int, list[Outcome]]) -> list[Outcome]:
-    return [outcome for batch in outcomes.values() for outcome in batch]
+def _all(transaction: Transaction) -> list[Outcome]:
+    marked = [mark for told in transaction.orders.values() for mark in told.marks]
+    return marked + [outcome for batch in transaction.outcomes.values() for outcome in batch]
 
 
 def _count(settings: Settings, topic: str) -> int:
