@@ -50,6 +50,11 @@ class Cancelling(Intake):
         if part is not None and part.lease is lease and part.orders.window is None:
             part.orders.window = Window(offset)
 
+    def forget_orders(self) -> None:
+        """There is no `control` any more."""
+        for part in self._parts.values():
+            part.orders.reset()
+
     @property
     def orders_held(self) -> int:
         """Orders read whose offsets have not moved."""

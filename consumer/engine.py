@@ -1,4 +1,4 @@
-"""One queue at work: a poll, a commit and a restore thread round one Core."""
+"""One queue at work: a poll, a commit, a restore and a control thread round one Core."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from confluent_kafka import KafkaException
 
 from taskmill.consumer import retry_watch
 from taskmill.consumer.commit import Answer, Committer, Partitions
+from taskmill.consumer.control_reader import ControlReader
 from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
@@ -57,6 +58,7 @@ class Parts(NamedTuple):
     hooks: Hooks
     submit: Callable[[list[Record]], None]
     cancel: Callable[[list[Lease]], None]
+    interrupt: Callable[[list[Record]], None]
 
 
 class Engine:
@@ -67,7 +69,12 @@ class Engine:
     """
 
     def __init__(
-        self, parts: Parts, queue: str, limits: Limits | None, at_most_once: frozenset[str]
+        self,
+        parts: Parts,
+        queue: str,
+        limits: Limits | None,
+        at_most_once: frozenset[str],
+        stored: frozenset[str] = frozenset(),
     ) -> None:
         settings = parts.settings
         self.queue = queue
@@ -83,6 +90,8 @@ class Engine:
             settings.dedup_window_ms,
         )
         self.core.start = self._run
+        self.core.interrupt = parts.interrupt
+        self.core.protocol.stored = stored
         self.restorer = Restorer(
             self.core,
             settings,
@@ -101,6 +110,15 @@ class Engine:
             self.restorer.restore,
         )
         self.restorer.restored = self.poller.resume_at
+        control = ControlReader(
+            self.core,
+            settings,
+            self._topics.control,
+            tasks,
+            self._membership.group,
+            parts.codec,
+            self.restorer.restore,
+        )
         self.committer = Committer(
             settings,
             self._topics,
@@ -125,6 +143,7 @@ class Engine:
                 ("poll", self._poll),
                 ("commit", self._commit),
                 ("restore", self.restorer.run),
+                ("control", control.run),
             )
         ]
 
@@ -154,7 +173,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the threads: leave the group, close the stores. What is not committed runs again."""
-        poll, commit, restore = self._threads
+        poll, commit, restore, control = self._threads
         self.core.stopping.set()
         self.restorer.stop()
         # Leaving the group commits what is done, so the commit thread goes last.
@@ -163,6 +182,7 @@ class Engine:
         self.core.nudge()
         commit.join()
         restore.join()
+        control.join()
         self.committer.close()
 
     # ---- threads ------------------------------------------------------------------------------
