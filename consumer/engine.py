@@ -110,15 +110,6 @@ class Engine:
             self.restorer.restore,
         )
         self.restorer.restored = self.poller.resume_at
-        control = ControlReader(
-            self.core,
-            settings,
-            self._topics.control,
-            tasks,
-            self._membership.group,
-            parts.codec,
-            self.restorer.restore,
-        )
         self.committer = Committer(
             settings,
             self._topics,
@@ -138,14 +129,26 @@ class Engine:
         #: What ended a thread that should have gone on; the worker stops on it.
         self.failure: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._guarded, args=(main,), name=f"taskmill-{name}-{queue}")
-            for name, main in (
-                ("poll", self._poll),
-                ("commit", self._commit),
-                ("restore", self.restorer.run),
-                ("control", control.run),
-            )
+            self._thread("poll", self._poll),
+            self._thread("commit", self._commit),
+            self._thread("restore", self.restorer.run),
+            self._thread("control", self._control(tasks).run),
         ]
+
+    def _thread(self, name: str, main: Callable[[], None]) -> threading.Thread:
+        name = f"taskmill-{name}-{self.queue}"
+        return threading.Thread(target=self._guarded, args=(main,), name=name)
+
+    def _control(self, partitions: int) -> ControlReader:
+        return ControlReader(
+            self.core,
+            self._parts.settings,
+            self._topics.control,
+            partitions,
+            self._membership.group,
+            self._parts.codec,
+            self.restorer.restore,
+        )
 
     def _run(self, records: list[Record]) -> None:
         if records:
