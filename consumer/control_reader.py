@@ -19,16 +19,12 @@ from confluent_kafka import (
     TopicPartition,
 )
 
+from taskmill.consumer.control_topic import BATCH, CALL_S, GONE, ControlTopic
 from taskmill.consumer.core import Core
 from taskmill.consumer.orders import Order
 from taskmill.consumer.record import Lease
 from taskmill.runtime.clock import Deadline
-from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import DecodeError, StoreDamaged, Unreachable
-from taskmill.runtime.kafka import client_config
-from taskmill.runtime.partition import partition_for
-from taskmill.schemas.codec import Codec
-from taskmill.schemas.models import CANCEL, Control
+from taskmill.runtime.errors import StoreDamaged, Unreachable
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -36,75 +32,37 @@ logger = logging.getLogger("taskmill.worker")
 LOOK_S = 2.0
 #: A partition that the worker has just taken over is read after this.
 TICK_S = 0.2
-#: Orders at a time, and those that have been read and are not carried out at the most.
-BATCH, HELD = 1_000, 10_000
-#: One question to Kafka.
-CALL_S = 5.0
+#: Orders that have been read and are not carried out, at the most.
+HELD = 10_000
 #: Between clients, where one failed.
 AGAIN_S = 2.0
 
-_GONE = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
-
 
 class ControlReader:
-    """Hands the orders of one queue to `core`. `partitions`: how many `tasks` has; `damaged` is
-    told of leases whose table cannot be read."""
+    """Hands the orders of one queue to `core`; `damaged` is told of leases whose table cannot be
+    read."""
 
     def __init__(
-        self,
-        core: Core,
-        settings: Settings,
-        topic: str,
-        partitions: int,
-        group: str,
-        codec: Codec,
-        damaged: Callable[[list[Lease]], None],
+        self, core: Core, topic: ControlTopic, damaged: Callable[[list[Lease]], None]
     ) -> None:
         self._core = core
-        self._settings = settings
         self._topic = topic
-        self._partitions = partitions
-        self._group = group
-        self._decode = codec.decode_control
         self._damaged = damaged
         #: What is fetched, by partition.
         self._fetched: dict[int, Lease] = {}
-        #: What was told once: of a count that differs, and of records that are passed over.
-        self._told: set[str] = set()
 
     def run(self) -> None:
         """The thread. Ends once the worker is stopping."""
         stopping = self._core.stopping
         while not stopping.is_set():
-            consumer = self._consumer()
+            consumer = self._topic.consumer("orders")
             try:
                 self._read(consumer)
             except KafkaException as error:
-                logger.warning("reading %s: %s; again soon", self._topic, error.args[0].str())
+                logger.warning("reading %s: %s; again soon", self._topic.name, _text(error))
                 stopping.wait(AGAIN_S)
             finally:
                 consumer.close()
-
-    def _consumer(self) -> Consumer:
-        return Consumer(
-            client_config(
-                self._settings,
-                f"control-{self._topic}",
-                clock=self._core.clock,
-                # Whose offsets these are; it is not joined.
-                group_id=self._group,
-                enable_auto_commit=False,
-                enable_auto_offset_store=False,
-                auto_offset_reset="earliest",
-                # It is asked for stable offsets too.
-                isolation_level="read_committed",
-                queued_min_messages=BATCH,
-                queued_max_messages_kbytes=1024,
-                fetch_message_max_bytes=64 * 1024,
-                # An idle topic costs two requests a second.
-                fetch_wait_max_ms=500,
-            )
-        )
 
     def _read(self, consumer: Consumer) -> None:
         core, look = self._core, Deadline(0, self._core.clock)
@@ -112,7 +70,7 @@ class ControlReader:
         is_there = False
         while not core.stopping.is_set():
             if look.over():
-                is_there = self._is_there(consumer)
+                is_there = self._look(consumer)
                 look = Deadline(LOOK_S, core.clock)
             if not is_there:
                 core.stopping.wait(LOOK_S)
@@ -127,35 +85,16 @@ class ControlReader:
             elif not self._take(consumer):
                 is_there, look = False, Deadline(0, core.clock)
 
-    def _is_there(self, consumer: Consumer) -> bool:
+    def _look(self, consumer: Consumer) -> bool:
         """Whether the topic can be read. One that is gone has taken its offsets with it."""
-        try:
-            found = consumer.list_topics(self._topic, timeout=CALL_S).topics.get(self._topic)
-        except KafkaException as error:
-            logger.debug("looking for %s: %s", self._topic, error.args[0].str())
-            return bool(self._fetched)
-        if found is None or (found.error is not None and found.error.code() in _GONE):
-            self._forget(consumer)
-            return False
-        count = len(found.partitions)
-        if found.error is not None or not count:
-            return bool(self._fetched)
-        if count != self._partitions:
-            self._tell(
-                f"{self._topic} has {count} partitions, and the queue's other topics have "
-                f"{self._partitions}: nothing is cancelled. Delete it, the next cancellation makes "
-                "it anew"
-            )
-            self._forget(consumer)
-            return False
-        return True
-
-    def _forget(self, consumer: Consumer) -> None:
-        if self._fetched:
-            consumer.unassign()
-            self._fetched = {}
-        with self._core.changed:
-            self._core.protocol.forget_orders()
+        found = self._topic.is_there(consumer)
+        if found is False:
+            if self._fetched:
+                consumer.unassign()
+                self._fetched = {}
+            with self._core.changed:
+                self._core.protocol.forget_orders()
+        return bool(self._fetched) if found is None else found
 
     def _follow(self, consumer: Consumer) -> None:
         """Fetch what is owned and restored by now, and nothing else."""
@@ -166,26 +105,19 @@ class ControlReader:
         if wanted == self._fetched and None not in places.values():
             return
         if unknown := [lease for lease, at in places.items() if at is None]:
-            for lease, at in self._committed(consumer, unknown).items():
-                places[lease] = at
-                with core.changed:
+            # Stable: what would move it is older than the restore of its partition.
+            found = self._topic.committed(consumer, [lease.partition for lease in unknown])
+            with core.changed:
+                for lease in unknown:
+                    places[lease] = at = found[lease.partition]
                     core.protocol.control_from(lease, at)
         consumer.assign(
             [
-                TopicPartition(self._topic, lease.partition, at or OFFSET_BEGINNING)
+                TopicPartition(self._topic.name, lease.partition, at or OFFSET_BEGINNING)
                 for lease, at in places.items()
             ]
         )
         self._fetched = wanted
-
-    def _committed(self, consumer: Consumer, leases: list[Lease]) -> dict[Lease, int]:
-        """Stable ones: once a partition is restored, no older transaction may move one."""
-        asked = [TopicPartition(self._topic, lease.partition) for lease in leases]
-        found = {tp.partition: tp for tp in consumer.committed(asked, timeout=CALL_S)}
-        for tp in found.values():
-            if tp.error is not None:
-                raise KafkaException(tp.error)
-        return {lease: max(found[lease.partition].offset, 0) for lease in leases}
 
     def _take(self, consumer: Consumer) -> bool:
         """Take what has come; False where the topic is gone."""
@@ -198,10 +130,10 @@ class ControlReader:
             error = message.error()
             if error is None:
                 by_partition.setdefault(message.partition() or 0, []).append(message)
-            elif error.code() in _GONE:
+            elif error.code() in GONE:
                 return False
             elif error.code() != KafkaError._PARTITION_EOF:
-                logger.warning("reading %s: %s", self._topic, error.str())
+                logger.warning("reading %s: %s", self._topic.name, error.str())
         for p, batch in by_partition.items():
             lease = self._fetched.get(p)
             if lease is not None and not self._hand_over(lease, batch):
@@ -210,10 +142,8 @@ class ControlReader:
         return True
 
     def _hand_over(self, lease: Lease, batch: list[Message]) -> bool:
-        now = self._core.clock.now_ms()
         try:
-            orders = [self._order(message, lease.partition, now) for message in batch]
-            return self._core.obey(lease, orders)
+            return self._core.obey(lease, self._topic.orders(batch, lease.partition))
         except Unreachable as error:
             # A registry that is away: nothing is passed over that it alone can read.
             logger.warning("%s; waiting", error)
@@ -223,29 +153,65 @@ class ControlReader:
             self._damaged([lease])
         return False
 
-    def _order(self, message: Message, p: int, now_ms: int) -> Order:
-        offset = message.offset()
-        assert offset is not None, "a record has one"
+
+class CatchUp:
+    """Reads what lies on a partition of `control` when it is taken over, so that nothing of it
+    begins that was cancelled by then. For one thread."""
+
+    def __init__(self, topic: ControlTopic) -> None:
+        self._topic = topic
+        self._consumer: Consumer | None = None
+        self._is_there = False
+        self._look = Deadline(0, topic.clock)
+
+    def read(self, p: int, stop: Callable[[], bool]) -> tuple[int, list[Order]] | None:
+        """The group's offset in `p`, and the orders from there on, HELD at the most. None: there is
+        no such topic, or Kafka did not answer in time: ControlReader gets there later."""
         try:
-            control = self._decode(message.value())
-            self._check(control, message.key(), p)
-        except DecodeError as error:
-            self._tell(f"passed over on {self._topic} [{p}] at {offset}: {error}")
-            return Order(offset, None)
-        return Order(offset, control, now_ms)
+            return self._read(p, stop)
+        except (KafkaException, Unreachable) as error:
+            logger.warning("%s [%d] is read later: %s", self._topic.name, p, _text(error))
+            self.close()
+            return None
 
-    def _check(self, control: Control, key: bytes | str | None, p: int) -> None:
-        """Raise DecodeError for what is not this partition's, or not known here."""
-        identity = control.id.encode()
-        if key != identity:
-            raise DecodeError(f"its key is not its id, {control.id!r:.80}")
-        if partition_for(identity, self._partitions) != p:
-            raise DecodeError("murmur2 of its key says another partition")
-        if control.action != CANCEL:
-            raise DecodeError(f"action {control.action!r:.80} is not known here")
+    def _read(self, p: int, stop: Callable[[], bool]) -> tuple[int, list[Order]] | None:
+        topic = self._topic
+        if self._consumer is None:
+            self._consumer = topic.consumer("past")
+        consumer = self._consumer
+        if self._look.over():
+            self._is_there = bool(topic.is_there(consumer))
+            self._look = Deadline(LOOK_S, topic.clock)
+        if not self._is_there:
+            return None
+        at = topic.committed(consumer, [p])[p]
+        low, end = consumer.get_watermark_offsets(TopicPartition(topic.name, p), CALL_S)
+        orders: list[Order] = []
+        if max(at, low) >= end:
+            return at, orders
+        consumer.assign([TopicPartition(topic.name, p, at or OFFSET_BEGINNING)])
+        deadline = Deadline(CALL_S, topic.clock)
+        try:
+            is_read = False
+            while not (is_read or stop() or deadline.over() or len(orders) >= HELD):
+                messages = consumer.consume(1, TICK_S)
+                messages += consumer.consume(BATCH - 1, 0)
+                errors = [error for m in messages if (error := m.error()) is not None]
+                is_read = any(error.code() == KafkaError._PARTITION_EOF for error in errors)
+                orders += topic.orders([m for m in messages if m.error() is None], p)
+                # The end of a partition is told once a fetch has waited in vain.
+                is_read = is_read or (bool(orders) and orders[-1].offset + 1 >= end)
+        finally:
+            consumer.unassign()
+        return at, orders
 
-    def _tell(self, what: str) -> None:
-        """Log it once, and a hundred such things at the most."""
-        if what not in self._told and len(self._told) < 100:
-            self._told.add(what)
-            logger.warning("%s", what)
+    def close(self) -> None:
+        """Its client goes."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+
+
+def _text(error: Exception) -> str:
+    first = error.args[0] if error.args else error
+    return first.str() if isinstance(first, KafkaError) else str(first)

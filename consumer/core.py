@@ -92,6 +92,16 @@ class Core:
         self.nudge()
         return True
 
+    def told_before(
+        self, lease: Lease, offset: int, orders: list[Order], entries: list[Entry | None]
+    ) -> None:
+        """`orders`, from the group's `offset` on, were there when `lease`'s partition was restored;
+        `entries` is what the table holds of them. The caller holds the lock."""
+        self.protocol.control_from(lease, offset)
+        if self.protocol.takes_orders(lease):
+            self.protocol.obey(lease, orders, entries)
+            self._interrupt()
+
     def _interrupt(self) -> None:
         if self.protocol.to_stop:
             stop, self.protocol.to_stop = self.protocol.to_stop, []

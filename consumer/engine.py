@@ -11,7 +11,8 @@ from confluent_kafka import KafkaException
 
 from taskmill.consumer import retry_watch
 from taskmill.consumer.commit import Answer, Committer, Partitions
-from taskmill.consumer.control_reader import ControlReader
+from taskmill.consumer.control_reader import CatchUp, ControlReader
+from taskmill.consumer.control_topic import ControlTopic
 from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
@@ -92,14 +93,11 @@ class Engine:
         self.core.start = self._run
         self.core.interrupt = parts.interrupt
         self.core.protocol.stored = stored
-        self.restorer = Restorer(
-            self.core,
-            settings,
-            self._topics,
-            self._membership.group,
-            parts.slot.path / queue,
-            parts.codec,
+        topic = ControlTopic(
+            settings, self._topics.control, tasks, self._membership.group, parts.codec, parts.clock
         )
+        self.restorer = self._new_restorer(topic)
+        control = ControlReader(self.core, topic, self.restorer.restore)
         self.poller = Poller(
             self.core,
             Decoder(parts.codec, self._topics.tasks, tasks, settings.max_task_bytes),
@@ -132,23 +130,23 @@ class Engine:
             self._thread("poll", self._poll),
             self._thread("commit", self._commit),
             self._thread("restore", self.restorer.run),
-            self._thread("control", self._control(tasks).run),
+            self._thread("control", control.run),
         ]
+
+    def _new_restorer(self, control: ControlTopic) -> Restorer:
+        return Restorer(
+            self.core,
+            self._parts.settings,
+            self._topics,
+            self._membership.group,
+            self._parts.slot.path / self.queue,
+            self._parts.codec,
+            CatchUp(control),
+        )
 
     def _thread(self, name: str, main: Callable[[], None]) -> threading.Thread:
         name = f"taskmill-{name}-{self.queue}"
         return threading.Thread(target=self._guarded, args=(main,), name=name)
-
-    def _control(self, partitions: int) -> ControlReader:
-        return ControlReader(
-            self.core,
-            self._parts.settings,
-            self._topics.control,
-            partitions,
-            self._membership.group,
-            self._parts.codec,
-            self.restorer.restore,
-        )
 
     def _run(self, records: list[Record]) -> None:
         if records:

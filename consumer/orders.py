@@ -34,8 +34,8 @@ class Order(NamedTuple):
 
     @property
     def mark_key(self) -> bytes:
-        """What the table knows its task by."""
-        return b"" if self.control is None else self.control.id.encode()
+        """What the table knows its task by; of what is passed over, no ID."""
+        return b"\xff" if self.control is None else self.control.id.encode()
 
 
 class Pending:
