@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from taskmill.consumer.intake import Intake
-from taskmill.consumer.orders import Order, Pending, is_open, mark_of, place_of
+from taskmill.consumer.orders import NOWHERE, Order, Pending, is_open, mark_of, place_of
 from taskmill.consumer.part import Part, Phase
 from taskmill.consumer.record import Lease, Outcome, Record, is_heavy
 from taskmill.consumer.table import Entry
@@ -53,7 +53,7 @@ class Cancelling(Intake):
     def forget_orders(self) -> None:
         """There is no `control` any more."""
         for part in self._parts.values():
-            part.orders.reset()
+            part.orders.forget()
 
     @property
     def orders_held(self) -> int:
@@ -100,6 +100,8 @@ class Cancelling(Intake):
             # A newer one of its ID is marked: this one is overtaken, as by a record.
             del part.live[key]
             part.overtaken = True
+            if self._withdraw(part, record):
+                part.ready.append(self._overtaken(record))
         marked = orders.marked.get(key)
         if marked is not None:
             entry = Entry(marked.record.generation, marked.record.seq, Status.CANCELLED, 0)
@@ -116,7 +118,7 @@ class Cancelling(Intake):
             pending.offsets += offsets
             return
         pending = part.orders.pending[record.offset] = Pending(record, offsets, read_at)
-        if self._withdraw(part, record):
+        if not self._is_stored(record) and self._withdraw(part, record):
             part.ready.append(pending.ended())
             return
         for at, outcome in enumerate(part.ready):
@@ -127,14 +129,17 @@ class Cancelling(Intake):
         part.lease.cancelled.add(record.offset)
         self.to_stop.append(record)
 
+    def _is_stored(self, record: Record) -> bool:
+        return record.task is not None and record.task.name in self.stored
+
     def _withdraw(self, part: Part, record: Record) -> bool:
         """Take back `record`, which waits to be started; False where it does not."""
-        if record.task is not None and record.task.name in self.stored:
-            return False
-        for at, claimed in enumerate(part.claimed):
-            if claimed is record:
-                del part.claimed[at]
-                return True
+        if any(claimed is record for claimed in part.claimed):
+            # With it those of its ID that it has overtaken: nothing starts behind its end.
+            same = [c for c in part.claimed if c.mark_key == record.mark_key]
+            part.claimed = [c for c in part.claimed if c.mark_key != record.mark_key]
+            part.ready += [self._overtaken(older) for older in same if older is not record]
+            return True
         if not record.is_gated:
             return False
         note = part.notes.get(record.offset)
@@ -143,6 +148,12 @@ class Cancelling(Intake):
             self._gates.ended(record)
             return True
         return self._gates.withdraw(record)
+
+    def _overtaken(self, record: Record) -> Outcome:
+        """The end of `record`, which waited to be started until a newer one of its ID came."""
+        self.counts.superseded += 1
+        self._gates.ended(record)
+        return Outcome(record, None)
 
     def _ended(self, part: Part, pending: Pending, outcome: Outcome) -> Outcome:
         """In place of `outcome`, which is held."""
@@ -186,7 +197,7 @@ class Cancelling(Intake):
     def _starts(self, part: Part, record: Record) -> bool:
         """Whether `record`, whose gate has opened, is started; else it has ended."""
         pending = part.orders.pending.get(record.offset)
-        if pending is None or (record.task is not None and record.task.name in self.stored):
+        if pending is None or self._is_stored(record):
             return True
         self._gates.ended(record)
         part.ready.append(pending.ended())
@@ -201,20 +212,16 @@ class Cancelling(Intake):
                 continue
             part.lease.cancelled.discard(record.offset)
             offsets = pending.offsets
-            if not is_open(outcome) or not offsets:
-                part.orders.done += offsets
-                continue
-            # It was on its way to Kafka when it was cancelled.
             newer = part.live.get(record.mark_key)
-            if newer is None:
+            if newer is not None and newer.generation == record.generation:
+                self._cancel_record(part, newer, offsets, pending.read_at)
+            elif newer is None and is_open(outcome):
+                # It was on its way to Kafka when it was cancelled.
+                at = offsets[0] if offsets else NOWHERE
                 mark = Outcome(
-                    record._replace(offset=offsets[0]),
-                    Status.CANCELLED,
-                    finished_at=pending.read_at,
+                    record._replace(offset=at), Status.CANCELLED, finished_at=pending.read_at
                 )
                 part.orders.mark(mark)
                 part.orders.done += offsets[1:]
-            elif newer.generation == record.generation:
-                self._cancel_record(part, newer, offsets, pending.read_at)
             else:
                 part.orders.done += offsets

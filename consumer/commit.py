@@ -171,6 +171,7 @@ class Committer:
                 + [
                     TopicPartition(self._topics.control, p, told.offset)
                     for p, told in transaction.orders.items()
+                    if told.offset is not None
                 ],
                 transaction.fence.metadata,
                 deadline.left() or 0.001,

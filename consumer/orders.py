@@ -23,6 +23,9 @@ from taskmill.consumer.window import Window
 from taskmill.schemas.models import JSON, Control, Task
 from taskmill.schemas.states import TERMINAL, Status
 
+#: In place of an offset on `control` that counts no more.
+NOWHERE = -1
+
 
 class Order(NamedTuple):
     """A record of `control` at `offset`, read at `read_at` (UTC ms). `control` None: it is passed
@@ -113,13 +116,19 @@ class Orders:
         """What goes into `transaction`: `room` marks at the most; None where nothing does."""
         if not self.awaits:
             return None
-        assert self.window is not None, "what is done was read"
         first, self.marks = self.marks[: max(room, 0)], self.marks[max(room, 0) :]
         marks = [mark for mark in first if self._is_valid(mark)]
         done, self.done = self.done, []
-        done += [mark.record.offset for mark in first if not self._is_valid(mark)]
+        done += [m.record.offset for m in first if not self._is_valid(m)]
+        done = [offset for offset in done if offset != NOWHERE]
         self._taken = marks, done
-        return Taken(marks, self.window.take(self._offsets(), transaction))
+        at = None if self.window is None else self.window.take(self._offsets(), transaction)
+        return Taken(marks, at)
+
+    @property
+    def taken(self) -> list[Outcome]:
+        """The marks of the transaction that has not been answered, or not for certain."""
+        return self._taken[0]
 
     def settle(self) -> None:
         """The transaction committed."""
@@ -136,19 +145,28 @@ class Orders:
         if self.window is not None:
             self.window.put_back(self._offsets())
         self.marks[:0] = [mark for mark in marks if self._is_valid(mark)]
-        self.done += done + [mark.record.offset for mark in marks if not self._is_valid(mark)]
+        void = [mark.record.offset for mark in marks if not self._is_valid(mark)]
+        self.done += done + [offset for offset in void if offset != NOWHERE]
         self._taken = [], []
 
-    def reset(self) -> None:
-        """Nobody knows whether it committed: all is read again, from the offset that did."""
-        self.window = None
-        self.marks, self.marked, self.done, self._taken = [], {}, [], ([], [])
+    def forget(self) -> None:
+        """`control` is gone, or seems to be: what was read of it is carried out, and has no offset
+        any more."""
+        self.window, self.done = None, []
+        self.marks = [self._detached(mark) for mark in self.marks]
+        self._taken = [self._detached(mark) for mark in self._taken[0]], []
         for pending in self.pending.values():
             pending.offsets = []
 
+    def _detached(self, mark: Outcome) -> Outcome:
+        new = mark._replace(record=mark.record._replace(offset=NOWHERE))
+        if self._is_valid(mark):
+            self.marked[mark.record.mark_key] = new
+        return new
+
     def _offsets(self) -> list[int]:
         marks, done = self._taken
-        return done + [mark.record.offset for mark in marks]
+        return done + [offset for mark in marks if (offset := mark.record.offset) != NOWHERE]
 
     def _is_valid(self, mark: Outcome) -> bool:
         return self.marked.get(mark.record.mark_key) is mark

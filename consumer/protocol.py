@@ -179,7 +179,10 @@ class Protocol(Cancelling):
                 part.suspect_until = reach if end is None else min(reach, end)
             return []
         (unknown, notes), part.unknown = part.unknown, None
-        all_done = is_committed(unknown, entries)
+        marks = part.orders.taken
+        all_done = is_committed([*marks, *unknown], entries)
+        self.recovered += marks if all_done else []
+        part.orders.settle() if all_done else part.orders.put_back()
         # Noted again, whatever the table shows: such a mark may be another owner's, who has started
         # the record (we may have lost the partition unheard), and a gate opens only behind a
         # transaction that our own fence let pass.
@@ -214,7 +217,8 @@ class Protocol(Cancelling):
         if part is None or part.lease is not lease or part.unknown is None:
             return []
         outcomes, _ = part.unknown
-        return [o.record.mark_key for o in outcomes if o.status is not None]
+        told = [*part.orders.taken, *outcomes]
+        return [o.record.mark_key for o in told if o.status is not None]
 
     # ---- transactions ---------------------------------------------------------------------------
 
@@ -237,11 +241,12 @@ class Protocol(Cancelling):
             old = [one for one in expired.get(p, ()) if one[0] not in part.live]
             if not part.awaits() and not (old and part.phase is Phase.RUNNING):
                 continue
-            told = part.orders.take((room + 1) // 2, number)
+            told = part.orders.take(room, number)
             if told:
                 orders[p] = told
                 room -= len(told.marks)
-            taken = part.take_ready(room, size, alone=not outcomes)
+            # Behind all marks: what is a duplicate of one must not pass before it.
+            taken = part.take_ready(0 if part.orders.marks else room, size, alone=not outcomes)
             taken = [part.with_saved(o) if o.retry_ms is not None else o for o in taken]
             noted, overtaken = ([], []) if part.releasing else part.take_notes(taken)
             if self._gates.closed:
@@ -323,12 +328,6 @@ class Protocol(Cancelling):
                 part.ready.append(self._overtaken(record))
         return start
 
-    def _overtaken(self, record: Record) -> Outcome:
-        """The end of `record`, which waited at a gate until a newer one of its ID came."""
-        self.counts.superseded += 1
-        self._gates.ended(record)
-        return Outcome(record, None)
-
     def aborted(self, transaction: Transaction) -> None:
         """It surely did not commit: its outcomes go into the next one."""
         for part, outcomes, notes in self._answered(transaction):
@@ -341,7 +340,6 @@ class Protocol(Cancelling):
         leases = []
         for part, outcomes, notes in self._answered(transaction):
             part.unknown = outcomes, notes
-            part.orders.reset()
             if part.phase is Phase.RUNNING:
                 part.phase, part.fetching = Phase.RESTORING, False
                 leases.append(part.lease)

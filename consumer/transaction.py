@@ -18,10 +18,10 @@ class Fence(NamedTuple):
 
 class Taken(NamedTuple):
     """Of one partition's Orders: outcomes without a record of `tasks`, and the offset of `control`
-    that is committed with them."""
+    that is committed with them, if it is known."""
 
     marks: list[Outcome]
-    offset: int
+    offset: int | None
 
 
 #: By partition.

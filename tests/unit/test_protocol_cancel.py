@@ -9,7 +9,6 @@ from support.protocols import (
     begun,
     claim,
     deliver,
-    entry,
     held,
     marks,
     owner,
@@ -249,7 +248,10 @@ def test_an_older_generation_is_not_cancelled_in_place_of_the_one_in_flight() ->
     assert not protocol.to_stop
 
 
-def test_marks_come_again_after_an_abort_and_are_read_again_after_an_unknown_end() -> None:
+@pytest.mark.parametrize("was_committed", [True, False])
+def test_marks_come_again_after_an_abort_and_where_an_unknown_end_was_none(
+    was_committed: bool,
+) -> None:
     protocol = reading()
     cancel(protocol, order(0, "a"))
     cancel(protocol, order(1, "done"), Entry(0, 0, Status.SUCCEEDED, 0))
@@ -258,28 +260,37 @@ def test_marks_come_again_after_an_abort_and_are_read_again_after_an_unknown_end
     assert (marked(transaction), at(transaction)) == ([(b"a", 0, 0)], 2)
     (lease,) = protocol.unknown(transaction)
     assert protocol.control_places() == {}, "not before it is restored"
-    protocol.restored(lease, 0, {}, unclean=True)
-    assert protocol.control_places() == {lease: None}
-    protocol.control_from(lease, 2)  # it had committed
+    assert protocol.unknown_marks(lease) == [b"a"]
+    found = {b"a": Entry(0, 0, Status.CANCELLED, 0)} if was_committed else {}
+    protocol.restored(lease, 0, found, unclean=True)
     assert protocol.control_places() == {lease: 2}
-    assert not protocol.is_ready()
+    assert protocol.is_ready() is not was_committed
+    assert [o.record.mark_key for o in protocol.recovered] == ([b"a"] if was_committed else [])
+    if not was_committed:
+        again = begun(protocol)
+        assert (marked(again), at(again)) == ([(b"a", 0, 0)], 2)
 
 
-def test_a_handler_that_is_to_end_is_still_known_when_its_order_is_read_again() -> None:
+def test_what_was_asked_for_is_carried_out_though_its_topic_is_gone() -> None:
     protocol = reading()
     one, other = started(protocol, 0, [0, 1])
-    cancel(protocol, order(0, "id-0"))
-    protocol.complete([succeeded(other)])
-    (lease,) = protocol.unknown(begun(protocol))
-    protocol.restored(lease, 0, {b"id-1": entry(other)})
-    protocol.fetching(lease)
-    protocol.control_from(lease, 0)
     protocol.complete([retrying(one)])
-    assert cancel(protocol, order(0, "id-0")) == []
     transaction = begun(protocol)
-    assert marks(transaction) == [(b"id-0", Status.CANCELLED)]
+    for n, key in enumerate(("id-0", "id-1", "a")):
+        cancel(protocol, order(n, key))
+    protocol.forget_orders()
+    protocol.complete([retrying(other)])
     protocol.committed(transaction)
-    assert at(begun(protocol)) == 1
+    after = begun(protocol)
+    assert (marked(after), at(after)) == ([(b"a", 0, 0), (b"id-0", 0, 0)], None)
+    assert marks(after) == [(b"id-1", Status.CANCELLED)]
+    protocol.control_from(held(protocol), 0)
+    cancel(protocol, order(0, "a"))
+    protocol.aborted(after)
+    again = begun(protocol)
+    assert (marked(again), at(again)) == ([(b"a", 0, 0), (b"id-0", 0, 0)], 1)
+    protocol.committed(again)
+    assert protocol.begin() is None
 
 
 def test_the_offset_stays_at_the_lowest_that_is_not_done() -> None:
@@ -318,15 +329,18 @@ def test_a_partition_that_is_let_go_takes_no_more_orders_and_commits_its_marks()
     assert list(protocol.control_places()) == [held(protocol, 0)]
 
 
-def test_many_marks_share_transactions_with_outcomes() -> None:
+def test_what_is_a_duplicate_of_a_mark_does_not_pass_before_it() -> None:
     protocol = reading()
     claim(protocol)
     lease = held(protocol)
     many = [order(n, f"x{n}") for n in range(10_000)]
     protocol.obey(lease, many, [None] * len(many))
     assert protocol.orders_held == 10_000
-    (one,) = started(protocol, 0, [0])
-    protocol.complete([succeeded(one)])
-    transaction = begun(protocol)
-    assert len(marked(transaction)) == at(transaction) == protocol.limits.per_transaction // 2
-    assert marks(transaction) == [(b"id-0", Status.SUCCEEDED)]
+    assert deliver(protocol, [record(lease, 0, "x9999")]) == []
+    limit = protocol.limits.per_transaction
+    for _ in range(10_000 // limit):
+        transaction = begun(protocol)
+        assert (len(marked(transaction)), marks(transaction)) == (limit, [])
+        protocol.committed(transaction)
+    last = begun(protocol)
+    assert (len(marked(last)), at(last), marks(last)) == (2_000, 10_000, [(b"x9999", None)])
