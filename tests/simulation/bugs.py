@@ -12,6 +12,7 @@ from simulation.bugs_of_protocol import (
     FetchBeforeRestored,
     LostOutcomesKept,
     OldMarkBehindNew,
+    OrderPassedEarly,
     OverlapIgnored,
     PausedInNameOnly,
     RunningBehindTerminal,
@@ -77,6 +78,7 @@ PLANTED: dict[str, type[Bug]] = {
         CrashesUncounted,
         AtWorkUnsaid,
         AbandonedRunsAgain,
+        OrderPassedEarly,
     )
 }
 

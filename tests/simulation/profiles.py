@@ -23,7 +23,7 @@ _WEIGHTS = {
     "produce": 32,
     "complete": 40,
     "fail": 20,
-    "ask": 8,
+    "ask": 4,
     "note": 8,
     "survive": 4,
     "mark": 6,
@@ -62,8 +62,7 @@ PROFILES = [
     # Ownership moves, under threads that are somewhere in between.
     _table(
         turn=60,
-        produce=20,
-        complete=30,
+        produce=28,
         rebalance=12,
         take_over=20,
         hand_over=8,
@@ -74,5 +73,5 @@ PROFILES = [
         drain=0,
     ),
     # Processes die, and markers are late.
-    _table(turn=40, crash=14, restart=24, mark=12, fail=24, compact=8, freeze=0),
+    _table(turn=40, crash=14, restart=24, mark=12, fail=24, compact=8, freeze=0, ask=2),
 ]

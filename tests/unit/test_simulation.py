@@ -24,6 +24,7 @@ from simulation.world import World
 from support.proof import schedules_asked
 from taskmill.consumer.protocol import Phase
 from taskmill.consumer.record import Reason
+from taskmill.schemas.states import Status
 
 #: A planted mistake that needs the rarest of coincidences shows once in 250 schedules.
 SEEDS_OF_A_BUG = 3_000
@@ -140,4 +141,6 @@ def test_schedules_reach_what_they_are_for() -> None:
     reasons = sum((world.oracle.reasons for world in worlds), Counter())
     assert reasons[Reason.ABANDONED] > 20, "at-most-once tasks that a crash left running"
     assert reasons[Reason.CRASH_LOOP] > 1, "tasks in flight at too many sudden ends"
+    ends = [status for world in worlds for status in world.oracle.outcomes.values()]
+    assert ends.count(Status.CANCELLED) > 100, "tasks that were cancelled"
     assert sum(sum(world.group.tenure.values()) for world in worlds) > 500, "changes of owner"
