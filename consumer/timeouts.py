@@ -115,17 +115,8 @@ class Abandoned(BaseException):
 class _Call:
     """A function that runs in a thread. `busy`: the watch decides about it just now."""
 
-    __slots__ = (
-        "attempt",
-        "busy",
-        "cancelled",
-        "ident",
-        "interrupted",
-        "leave",
-        "left",
-        "next",
-        "over",
-    )
+    # Of the class, as hardly one of them is ever set: each function that runs makes one of these.
+    interrupted = left = busy = over = cancelled = False
 
     def __init__(self, attempt: Prepared, ident: int, at: float, leave: Leave | None) -> None:
         self.attempt = attempt
@@ -133,7 +124,6 @@ class _Call:
         self.leave = leave
         #: When something is to be done about it.
         self.next = at
-        self.interrupted = self.left = self.busy = self.over = self.cancelled = False
 
     def is_due(self, now: float) -> bool:
         """Whether something is to be done about it."""
