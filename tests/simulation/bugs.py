@@ -12,7 +12,6 @@ from simulation.bugs_of_protocol import (
     FetchBeforeRestored,
     LostOutcomesKept,
     OldMarkBehindNew,
-    OrderPassedEarly,
     OverlapIgnored,
     PausedInNameOnly,
     RunningBehindTerminal,
@@ -78,7 +77,6 @@ PLANTED: dict[str, type[Bug]] = {
         CrashesUncounted,
         AtWorkUnsaid,
         AbandonedRunsAgain,
-        OrderPassedEarly,
     )
 }
 

@@ -17,6 +17,7 @@ import pytest
 
 from simulation.bug import Bug
 from simulation.bugs import PLANTED, TEN, named
+from simulation.bugs_of_protocol import OrderPassedEarly
 from simulation.bugs_of_worker import LostLeaseCommitted
 from simulation.oracle import Violation
 from simulation.schedule import failure, run, schedule, shrink, told
@@ -60,6 +61,11 @@ def test_a_planted_mistake_is_seen(name: str, planted: Callable[[str, str], None
             planted(named(type(bug)), f"simulation, seed {seed}")
             return
     pytest.fail(f"{name} was not seen in {SEEDS_OF_A_BUG} schedules")
+
+
+def test_an_offset_of_control_that_moves_too_early_is_seen() -> None:
+    bug = OrderPassedEarly()
+    assert any(failure(schedule(seed, bug), bug) for seed in range(SEEDS_OF_A_BUG))
 
 
 def test_the_ten_mistakes_of_a_proof_are_planted() -> None:
