@@ -27,6 +27,7 @@ from taskmill.consumer.timeouts import (
 from taskmill.producer.context import Context, Encode
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
+from taskmill.producer.retry import says_when
 from taskmill.producer.time_limits import NO_LIMITS
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import DeadlineExceeded, Interrupted, InvalidResult, Reject, TimedOut
@@ -235,7 +236,8 @@ class Attempts:
         deadline = deadline_of(task, definition.limits)
         if deadline is not None and finished_at + retry_ms >= deadline:
             return outcome  # it would come too late to start
-        return outcome._replace(status=Status.RETRYING, retry_ms=retry_ms)
+        due_at = finished_at + retry_ms if says_when(error) else None
+        return outcome._replace(status=Status.RETRYING, retry_ms=retry_ms, due_at=due_at)
 
     def leave(self, attempt: Prepared, frames: Iterable[FrameType]) -> Outcome:
         """The handler does not end, though it is to; it stands at the last of `frames`."""

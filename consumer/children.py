@@ -1,4 +1,4 @@
-"""Where outcomes lead beside their mark: to queues of tasks that handlers enqueued, to retry tiers.
+"""Where outcomes lead beside their mark: to queues of tasks that handlers enqueued, to their wait.
 
 What leads to a place that cannot be reached now waits, so that nothing else has to wait with it.
 """
@@ -45,13 +45,13 @@ class Children:
         self.waiting: list[Outcome] = []
         self._again_at = 0.0
         self._told_at: float | None = None
-        #: Queue, or a tier's topic -> until when it is not asked for: a question takes seconds.
+        #: Queue, or a wait's topic -> until when it is not asked for: a question takes seconds.
         self._refused: dict[str, float] = {}
 
     def vet(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Those of `outcomes` that a transaction can write now. One that leads to a queue, or to a
-        tier, that cannot be reached, or refuses us, waits."""
-        if not any(outcome.children or outcome.retry_ms is not None for outcome in outcomes):
+        wait, that cannot be reached, or refuses us, waits here."""
+        if not any(outcome.children or outcome.goes_on for outcome in outcomes):
             return outcomes
         refused: dict[str, bool] = {}
         ready = []
@@ -60,7 +60,7 @@ class Children:
                 if child.queue not in refused:
                     refused[child.queue] = self._route(child.queue) is None
             waits = any(refused[child.queue] for child in outcome.children) or (
-                outcome.retry_ms is not None and not self._reaches(outcome.retry_ms)
+                outcome.goes_on and not self._reaches(outcome)
             )
             if waits and outcome.record.lease.held:
                 if not self.waiting:
@@ -83,10 +83,10 @@ class Children:
             queue, "queue of child tasks", lambda limit: self._routes.get(queue, limit)
         )
 
-    def _reaches(self, wait_ms: int) -> bool:
-        """Whether the retry tier for `wait_ms` is there; told as `_route`."""
-        topic = self._tiers.topic(wait_ms)
-        found = self._ask(topic, "retry tier", lambda limit: self._tiers.reach(wait_ms, limit))
+    def _reaches(self, outcome: Outcome) -> bool:
+        """Whether the topic in which `outcome` waits is there; told as `_route`."""
+        topic = self._tiers.topic(outcome)
+        found = self._ask(topic, f"topic {topic}", lambda limit: self._tiers.reach(outcome, limit))
         return found is not None
 
     def _ask(self, place: str, what: str, ask: Callable[[Deadline], T]) -> T | None:
@@ -103,12 +103,12 @@ class Children:
             return None
 
     def routes_of(self, transaction: Transaction) -> dict[str, Route] | None:
-        """Where the children of `transaction` go; None: not now, or a tier of it cannot be reached,
+        """Where the children of `transaction` go; None: not now, or a wait of it cannot be reached,
         and nothing was begun."""
         routes: dict[str, Route] = {}
         for outcomes in transaction.outcomes.values():
             for outcome in outcomes:
-                if outcome.retry_ms is not None and not self._reaches(outcome.retry_ms):
+                if outcome.goes_on and not self._reaches(outcome):
                     return None
                 for child in outcome.children:
                     if child.queue not in routes:
@@ -119,7 +119,7 @@ class Children:
         return routes
 
     def forget(self, queues: Iterable[str]) -> None:
-        """Ask anew where tasks of `queues` go, and where the tiers are."""
+        """Ask anew where tasks of `queues` go, and where those that wait do."""
         self._tiers.forget()
         for queue in queues:
             self._routes.forget(queue)

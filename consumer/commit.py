@@ -14,6 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from taskmill.consumer.children import Children, record_of
+from taskmill.consumer.delayed import delayed_record
 from taskmill.consumer.dlq import dead_letter
 from taskmill.consumer.hand import Hand, NoAnswer
 from taskmill.consumer.protocol import Transaction
@@ -88,6 +89,8 @@ class Committer:
         self._hand: Hand[tuple[Answer, dict[int, int]]] | None = None
         self._tiers = Tiers(settings, topics, clock)
         self.children = Children(settings, self._tiers, clock)
+        # An unfinished task's mark is written anew with each hand-over, and so not forgotten.
+        self._longest_wait_ms = settings.dedup_window_ms // 2
         #: What the DLQ takes beside our headers, whatever the batch compresses to.
         self._max_letter = max_task_record_bytes(settings)
         self.failures = 0
@@ -226,9 +229,8 @@ class Committer:
                 if outcome.status is not None:
                     mark = {"key": outcome.record.mark_key, "value": self._encoder.state(outcome)}
                     messages.append(mark)
-                if outcome.retry_ms is not None:
-                    place = self._tiers.place(outcome.retry_ms)
-                    self._produce(producer, retry_record(outcome, *place))
+                if outcome.goes_on:
+                    self._produce(producer, self._waiting(outcome))
                 elif outcome.failure is not None:
                     self._produce(
                         producer,
@@ -265,6 +267,13 @@ class Committer:
                 producer.poll(0.1)
             else:
                 return
+
+    def _waiting(self, outcome: Outcome) -> dict[str, Any]:
+        """The record of `outcome`, where it waits for its time."""
+        topic, partitions = self._tiers.topic(outcome), self._tiers.partitions(outcome)
+        if self._tiers.is_delayed(outcome):
+            return delayed_record(outcome, topic, partitions, self._longest_wait_ms)
+        return retry_record(outcome, topic, partitions)
 
     def _rerouted(self, outcome: Outcome) -> dict[str, Any]:
         """The same record, on the partition its key belongs to (murmur2)."""

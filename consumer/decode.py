@@ -7,8 +7,16 @@ from operator import methodcaller
 
 from confluent_kafka import Message
 
-from taskmill.consumer.dlq import ATTEMPT, GENERATION, REPLAYED_AT, SEQ, header_bytes
+from taskmill.consumer.dlq import (
+    ATTEMPT,
+    GENERATION,
+    NOT_BEFORE,
+    REPLAYED_AT,
+    SEQ,
+    header_bytes,
+)
 from taskmill.consumer.record import Lease, Reason, Record, Source
+from taskmill.consumer.retry import may_go_on
 from taskmill.consumer.table import position_key
 from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.errors import DecodeError
@@ -19,7 +27,13 @@ from taskmill.schemas.models import Task
 _HeaderList = list[tuple[str, bytes | None]]
 
 #: Headers whose number holds in place of the body's, and the greatest number that each may hold.
-_OUTDO = {GENERATION: 2**31 - 1, SEQ: 2**31 - 1, ATTEMPT: 2**31 - 1, REPLAYED_AT: 2**53}
+_OUTDO = {
+    GENERATION: 2**31 - 1,
+    SEQ: 2**31 - 1,
+    ATTEMPT: 2**31 - 1,
+    REPLAYED_AT: 2**53,
+    NOT_BEFORE: 2**53,
+}
 _NOTHING_TOLD: Mapping[str, int] = {}
 
 
@@ -78,7 +92,10 @@ class Decoder:
             if REPLAYED_AT in told:
                 task = _enqueued_again(task, told[REPLAYED_AT])
         fault = self._refused(task, source)
-        return Record(lease, offset, key, generation, seq, task, source, fault)
+        record = Record(lease, offset, key, generation, seq, task, source, fault)
+        if task.not_before is None and NOT_BEFORE not in told:
+            return record
+        return self._delayed(record, task, told.get(NOT_BEFORE))
 
     def _told(self, headers: _HeaderList, p: int) -> tuple[bool, Mapping[str, int]]:
         """Whether p/n in a header is this very place, and the numbers that outdo the body's."""
@@ -95,6 +112,20 @@ class Decoder:
         fault = (Reason.UNDECODABLE, message)
         return Record(lease, source.offset, key, 0, 0, None, source, fault)
 
+    def _delayed(self, record: Record, task: Task, told: int | None) -> Record:
+        """`record`, of a task that has a time; `told` by a header, which outdoes the body's."""
+        due_at = task.not_before if told is None else told
+        if told is not None and task.attempt == 1:
+            # That of a retry is not the task's: its limits count from the first.
+            task = task._replace(not_before=told)
+        if due_at is None or due_at <= record.source.timestamp:
+            return record._replace(task=task)
+        # By the broker's clock: whoever sent it, and whatever their clocks say, it is too early.
+        if not may_go_on(record):
+            why = "its key and headers are too large to be delayed"
+            return record._replace(task=task, fault=(Reason.REJECTED, why))
+        return record._replace(task=task, due_at=due_at)
+
     def _refused(self, task: Task, source: Source) -> tuple[Reason, str] | None:
         """What a valid task may ask for and this version cannot keep: refused, never ignored."""
         size = len(source.value or b"")
@@ -102,8 +133,6 @@ class Decoder:
             return Reason.REJECTED, (
                 f"{size} bytes; the limit is {self._max_task_bytes} (TASKMILL_MAX_TASK_BYTES)"
             )
-        if task.not_before is not None and task.not_before > source.timestamp:
-            return Reason.REJECTED, "not_before: this version has no scheduler yet to keep it"
         if task.lock_key is not None:
             return Reason.REJECTED, "lock_key: this version has no lanes yet to keep it"
         return None
@@ -147,6 +176,7 @@ def _enqueued_again(task: Task, at: int) -> Task:
     """`task` as if it had been enqueued at that time: so long after it, it expires."""
     later = max(at - task.enqueued_at, 0)
     return task._replace(
+        not_before=None,
         enqueued_at=task.enqueued_at + later,
         expires_at=None if task.expires_at is None else task.expires_at + later,
         deadline=None if task.deadline is None else task.deadline + later,

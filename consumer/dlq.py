@@ -16,14 +16,14 @@ PREFIX = "taskmill-"
 #: These outdo what the body says, so that its bytes stay as they were enqueued.
 GENERATION = f"{PREFIX}generation"
 ATTEMPT, SEQ = f"{PREFIX}attempt", f"{PREFIX}seq"
-#: When the next attempt is due, in UTC milliseconds, for people; milliseconds that are left of the
-#: wait after this tier.
-DUE, LEFT = f"{PREFIX}due", f"{PREFIX}left-ms"
+#: When the next attempt is due, in UTC milliseconds, for people; before when this record may not
+#: start, which outdoes the body's not_before.
+DUE, NOT_BEFORE = f"{PREFIX}due", f"{PREFIX}not-before"
 #: Of a replayed record, kept by its letter: the replay's name, and when it was (UTC ms); its times
 #: to expire and its deadline count from there.
 REPLAY, REPLAYED_AT = f"{PREFIX}replay", f"{PREFIX}replayed-at"
 #: Of a record on its way to its next attempt, and of no letter.
-_ON_THE_WAY = frozenset({ATTEMPT, SEQ, DUE, LEFT})
+_ON_THE_WAY = frozenset({ATTEMPT, SEQ, DUE, NOT_BEFORE})
 
 #: With the largest value, both still fit into what the DLQ takes beyond it (1 MiB).
 MAX_BESIDE_BYTES = 256 * 1024

@@ -102,6 +102,8 @@ class Intake:
                     ready.append(_dead(record, *record.fault))
                 elif decision is Decision.ABANDONED:
                     ready.append(_dead(record, Reason.ABANDONED, _ABANDONED))
+                elif record.due_at is not None:
+                    ready.append(_scheduled(record, entry))
                 elif entry is None and not once and record.offset >= suspect_until:
                     (part.claimed if part.claiming else run).append(record)
                 else:
@@ -257,6 +259,13 @@ class Intake:
 
 _CRASH_LOOP = "in flight at {} sudden ends of its worker"
 _ABANDONED = "it was running when its worker ended, and it is declared at-most-once"
+
+
+def _scheduled(record: Record, entry: Entry | None) -> Outcome:
+    """`record` has a time that has not come; what an earlier attempt saved waits with it."""
+    known = entry is not None and entry.generation == record.generation
+    saved = entry.saved if entry is not None and known else None
+    return Outcome(record, Status.SCHEDULED, saved=saved, due_at=record.due_at)
 
 
 def _dead(record: Record, reason: Reason, message: str) -> Outcome:

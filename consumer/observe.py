@@ -22,7 +22,7 @@ from prometheus_client.registry import Collector
 
 from taskmill.consumer.engine import Engine
 from taskmill.consumer.record import Outcome
-from taskmill.consumer.tiers import Tier, next_pass
+from taskmill.consumer.tiers import Tier, tier_of
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.producer.middleware import Middleware
 from taskmill.schemas.states import Status
@@ -33,6 +33,9 @@ logger = logging.getLogger("taskmill.worker")
 BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600)
 
 Labels = tuple[str, str]
+
+#: In place of a tier: waits that are longer than all of them, or that have an exact end.
+DELAYED = "delayed"
 
 
 class FailureLog(Middleware):
@@ -116,13 +119,15 @@ class WorkerMetrics(Middleware, Collector):
     def after_commit(self, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:
             record = outcome.record
-            if outcome.status is None:
+            if outcome.status in (None, Status.SCHEDULED):
                 continue
             task, queue = record.task, record.lease.queue
             name = task.name if task is not None else ""
             self._finished[queue, name, outcome.status.value] += 1
             if outcome.retry_ms is not None:
-                self._retries[queue, next_pass(self._tiers, outcome.retry_ms).tier.name] += 1
+                is_exact = outcome.due_at is not None
+                tier = None if is_exact else tier_of(self._tiers, outcome.retry_ms)
+                self._retries[queue, DELAYED if tier is None else tier.name] += 1
             elif outcome.failure is not None:
                 self._dead[queue, outcome.failure.reason.value] += 1
             if task is not None and outcome.started_at is not None:

@@ -86,7 +86,7 @@ def to_row(outcome: Outcome) -> tuple[Any, ...]:
         record.seq,
         outcome.status.value,
         outcome.result,
-        None if failure is None else _dump(_parts(failure, outcome.retry_ms)),
+        None if failure is None else _dump(_parts(failure, outcome)),
         _dump([[c.queue, _text(c.key), _text(c.value)] for c in outcome.children])
         if outcome.children
         else None,
@@ -107,7 +107,8 @@ def outcome_of(record: Record, row: tuple[Any, ...]) -> Outcome:
     duration = 0.0
     if started_at is not None and finished_at is not None:
         duration = (finished_at - started_at) / 1000
-    why, retry_ms = (None, None) if failure is None else _failure(json.loads(failure))
+    why, waits = (None, ()) if failure is None else _failure(json.loads(failure))
+    retry_ms, due_at = (*waits, None, None)[:2]
     return Outcome(
         record,
         Status(status),
@@ -119,19 +120,19 @@ def outcome_of(record: Record, row: tuple[Any, ...]) -> Outcome:
         tuple(Child(q, b64decode(k), b64decode(v)) for q, k, v in json.loads(children or b"[]")),
         expires_at,
         retry_ms,
+        due_at=due_at,
     )
 
 
-def _parts(failure: Failure, retry_ms: int | None) -> list[str | int]:
-    """As `_failure` reads it; where it is tried again, after how long."""
+def _parts(failure: Failure, outcome: Outcome) -> list[str | int]:
+    """As `_failure` reads it; where it is tried again, after how long, and when, if exactly."""
     parts: list[str | int] = [failure.reason, *failure.error, failure.stack]
-    return parts if retry_ms is None else [*parts, retry_ms]
+    return parts + [one for one in (outcome.retry_ms, outcome.due_at) if one is not None]
 
 
-def _failure(parts: list[Any]) -> tuple[Failure, int | None]:
-    reason, kind, message, fingerprint, stack, *retry_ms = parts
-    failure = Failure(Reason(reason), TaskError(kind, message, fingerprint), stack)
-    return failure, retry_ms[0] if retry_ms else None
+def _failure(parts: list[Any]) -> tuple[Failure, tuple[int, ...]]:
+    reason, kind, message, fingerprint, stack, *waits = parts
+    return Failure(Reason(reason), TaskError(kind, message, fingerprint), stack), tuple(waits)
 
 
 def _dump(value: Any) -> bytes:

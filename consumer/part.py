@@ -121,7 +121,7 @@ class Part:
         they enqueue, and `size` bytes; `alone`: it is empty, and takes one whatever its size."""
         taken = 0
         for outcome in self.ready[: max(room, 0)]:
-            if outcome.result is not None or outcome.children or outcome.failure is not None:
+            if outcome.is_weighty:
                 size -= outcome.weight
             room -= 1 + len(outcome.children)
             if (room < 0 or size < 0) and not (alone and taken == 0):

@@ -265,7 +265,7 @@ class Protocol(Cancelling):
                 over[p] = old
             outcomes[p] = taken
             room -= len(taken) + sum(len(o.children) for o in taken if o.children)
-            size -= sum(o.weight for o in taken if o.result is not None or o.children or o.failure)
+            size -= sum(o.weight for o in taken if o.is_weighty)
             offsets[p] = part.window.take([o.record.offset for o in taken], number)
             leases[p] = part.lease
             if room <= 0 or size <= 0:

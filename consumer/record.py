@@ -68,6 +68,8 @@ class Record(NamedTuple):
     #: It waited for its `running` mark: once that is committed it is run, also by a worker that
     #: starts nothing else any more.
     is_gated: bool = False
+    #: It may not start before then (UTC ms), and came before then, by the broker's clock.
+    due_at: int | None = None
 
     @property
     def size(self) -> int:
@@ -143,6 +145,13 @@ class Outcome(NamedTuple):
     #: Of a retrying one: how long until the next attempt, and what the handler kept for it.
     retry_ms: int | None = None
     saved: bytes | None = None
+    #: Of one that goes on at an exact time: then, in UTC milliseconds.
+    due_at: int | None = None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether its record is handed over to a wait: a retry's, or a delay's."""
+        return self.retry_ms is not None or self.due_at is not None
 
     @property
     def held_bytes(self) -> int:
@@ -154,4 +163,15 @@ class Outcome(NamedTuple):
     def weight(self) -> int:
         """Bytes that it brings into a transaction beyond its mark."""
         size = len(self.result or b"") + sum(len(child.value) for child in self.children)
-        return size + self.record.size if self.failure is not None else size
+        hands_on = self.failure is not None or self.due_at is not None
+        return size + self.record.size if hands_on else size
+
+    @property
+    def is_weighty(self) -> bool:
+        """Whether `weight` is anything."""
+        return (
+            self.result is not None
+            or bool(self.children)
+            or self.failure is not None
+            or self.due_at is not None
+        )

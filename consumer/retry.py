@@ -2,8 +2,7 @@
 
 What changes from attempt to attempt is told in headers, which outdo the body (`taskmill-attempt`,
 `taskmill-seq`), so that a dead letter and its replay are the bytes that were enqueued. A wait
-rounds up to a tier; one beyond the last tier passes it more than once, with what is left of it in a
-header.
+rounds up to a tier; one beyond the last tier, and one with an exact end, is consumer/delayed.py's.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 from taskmill.consumer.dlq import (
     ATTEMPT,
     DUE,
-    LEFT,
+    NOT_BEFORE,
     REPLACED,
     SEQ,
     failure_headers,
@@ -25,6 +24,9 @@ from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import HEADROOM_BYTES
 
+#: Headers of a record that say nothing of its next one.
+NOT_OF_THE_NEXT = (PARTITION_HEADER, NOT_BEFORE, DUE)
+
 
 def may_go_on(record: Record) -> bool:
     """Whether `record` fits, with our headers, into a retry topic and into `tasks` again; what a
@@ -35,19 +37,13 @@ def may_go_on(record: Record) -> bool:
     return beside <= HEADROOM_BYTES // 4
 
 
-def retry_record(outcome: Outcome, topic: str, partitions: int, left_ms: int) -> dict[str, Any]:
+def retry_record(outcome: Outcome, topic: str, partitions: int) -> dict[str, Any]:
     """The arguments of `produce` that hand a retrying `outcome` to the tier of `topic`."""
     record = outcome.record
-    source, task = record.source, record.task
-    assert task is not None, "only a task is tried again"
+    source = record.source
     assert source.key is not None, "a task has a key"
-    ours = failure_headers(outcome)
-    ours[ATTEMPT] = str(task.attempt + 1)
-    ours[SEQ] = str(record.seq + 1)
-    ours[DUE] = str((outcome.finished_at or source.timestamp) + (outcome.retry_ms or 0))
-    if left_ms:
-        ours[LEFT] = str(left_ms)
-    theirs = [(n, v) for n, v in source.headers if n not in (PARTITION_HEADER, LEFT)]
+    ours = next_attempt(outcome) | {DUE: str(next_attempt_at(outcome))}
+    theirs = [(n, v) for n, v in source.headers if n not in NOT_OF_THE_NEXT]
     return {
         "topic": topic,
         "key": source.key,
@@ -55,3 +51,20 @@ def retry_record(outcome: Outcome, topic: str, partitions: int, left_ms: int) ->
         "partition": partition_for(source.key, partitions),
         "headers": merged(theirs, ours),
     }
+
+
+def next_attempt(outcome: Outcome) -> dict[str, str]:
+    """What the headers of a retrying `outcome`'s record say, wherever it waits."""
+    record, task = outcome.record, outcome.record.task
+    assert task is not None, "only a task is tried again"
+    return failure_headers(outcome) | {
+        ATTEMPT: str(task.attempt + 1),
+        SEQ: str(record.seq + 1),
+    }
+
+
+def next_attempt_at(outcome: Outcome) -> int:
+    """When an `outcome` that goes on is due, in UTC milliseconds."""
+    if outcome.due_at is not None:
+        return outcome.due_at
+    return (outcome.finished_at or outcome.record.source.timestamp) + (outcome.retry_ms or 0)

@@ -6,6 +6,7 @@ from typing import Any
 
 from taskmill.consumer.failure import cut
 from taskmill.consumer.record import Note, Outcome
+from taskmill.consumer.retry import next_attempt_at
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import JSON, TaskError, TaskResult, TaskState
 from taskmill.schemas.states import Status
@@ -27,12 +28,6 @@ def _cut(error: TaskError) -> TaskError:
     """`error`, so short that a state holds it."""
     message = cut(error.message, INLINE_MESSAGE_CHARS)
     return TaskError(cut(error.type, 100), message, error.fingerprint)
-
-
-def _next_attempt_at(outcome: Outcome) -> int | None:
-    if outcome.retry_ms is None or outcome.finished_at is None:
-        return None
-    return outcome.finished_at + outcome.retry_ms
 
 
 class StateEncoder:
@@ -78,7 +73,7 @@ class StateEncoder:
                 task.enqueued_at if task is not None else source.timestamp,
                 outcome.started_at,
                 outcome.finished_at,
-                _next_attempt_at(outcome),
+                next_attempt_at(outcome) if outcome.goes_on else None,
                 result,
                 None if result is None else JSON,
                 error,

@@ -1,15 +1,17 @@
-"""The retry tiers of a queue: which one a wait takes, and where its topic is, made when needed."""
+"""Where a queue's tasks wait for their time: retry tiers, the delayed topic; made when needed."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from taskmill.consumer.record import Outcome
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import Unreachable
-from taskmill.runtime.topics import Topics, ensure_retry, partition_count
+from taskmill.runtime.topic_table import Kind
+from taskmill.runtime.topics import Topics, ensure, ensure_retry, partition_count
 
 
 class Tier(NamedTuple):
@@ -19,19 +21,9 @@ class Tier(NamedTuple):
     ms: int
 
 
-class Pass(NamedTuple):
-    """Through which tier a wait goes next, and how many milliseconds are left after it."""
-
-    tier: Tier
-    left_ms: int
-
-
-def next_pass(tiers: Sequence[Tier], wait_ms: int) -> Pass:
-    """The shortest of `tiers` (in rising order) that is at least `wait_ms`, else the last one."""
-    for tier in tiers:
-        if tier.ms >= wait_ms:
-            return Pass(tier, 0)
-    return Pass(tiers[-1], wait_ms - tiers[-1].ms)
+def tier_of(tiers: Sequence[Tier], wait_ms: int) -> Tier | None:
+    """The shortest of `tiers` (in rising order) that is at least `wait_ms`; None: all are less."""
+    return next((tier for tier in tiers if tier.ms >= wait_ms), None)
 
 
 def tiers_of(settings: Settings) -> list[Tier]:
@@ -39,16 +31,12 @@ def tiers_of(settings: Settings) -> list[Tier]:
     return [Tier(name, round(parse_duration(name) * 1000)) for name in settings.retry_tiers]
 
 
-class Place(NamedTuple):
-    """Where what waits is put, and how many milliseconds are left of its wait after that."""
-
-    topic: str
-    partitions: int
-    left_ms: int
-
-
 class Tiers:
-    """The tiers that `settings` name, for `topics`' queue."""
+    """The tiers that `settings` name, and the delayed topic, of `topics`' queue.
+
+    A wait rounds up to a tier; one that is longer than the last, or that has an exact end, is the
+    delayed topic's.
+    """
 
     def __init__(self, settings: Settings, topics: Topics, clock: Clock) -> None:
         self._settings = settings
@@ -58,33 +46,48 @@ class Tiers:
         #: Of topics that are there: their partitions.
         self._counts: dict[str, int] = {}
 
-    def topic(self, wait_ms: int) -> str:
-        """The topic of what waits so long."""
-        return self._topics.retry(next_pass(self._tiers, wait_ms).tier.name)
+    def _tier(self, outcome: Outcome) -> Tier | None:
+        if outcome.due_at is not None or outcome.retry_ms is None:
+            return None
+        return tier_of(self._tiers, outcome.retry_ms)
 
-    def reach(self, wait_ms: int, deadline: Deadline) -> int:
-        """How many partitions the topic for `wait_ms` has, which is made now if need be.
+    def topic(self, outcome: Outcome) -> str:
+        """The topic in which `outcome`, which goes on, waits."""
+        tier = self._tier(outcome)
+        return self._topics.delayed if tier is None else self._topics.retry(tier.name)
+
+    def is_delayed(self, outcome: Outcome) -> bool:
+        """Whether that is the delayed topic."""
+        return self._tier(outcome) is None
+
+    def reach(self, outcome: Outcome, deadline: Deadline) -> int:
+        """How many partitions that topic has, which is made now if need be.
 
         Raises TaskmillError where that cannot be said, or not be done.
         """
-        tier, _ = next_pass(self._tiers, wait_ms)
-        if (known := self._counts.get(tier.name)) is not None:
+        topic, tier = self.topic(outcome), self._tier(outcome)
+        if (known := self._counts.get(topic)) is not None:
             return known
-        topic, left = self._topics.retry(tier.name), max(0.1, deadline.left())
-        found = partition_count(self._settings, topic, timeout_s=left, clock=self._clock)
+        found = self._count(topic, deadline)
         if found is None:
             queue, left = self._topics.queue, max(0.1, deadline.left())
-            ensure_retry(self._settings, queue, [tier.name], timeout_s=left, clock=self._clock)
-            found = partition_count(self._settings, topic, timeout_s=left, clock=self._clock)
+            if tier is None:
+                ensure(self._settings, queue, [Kind.DELAYED], timeout_s=left, clock=self._clock)
+            else:
+                ensure_retry(self._settings, queue, [tier.name], timeout_s=left, clock=self._clock)
+            found = self._count(topic, deadline)
         if found is None:
             raise Unreachable(f"topic {topic} is gone again, just after it was there")
-        self._counts[tier.name] = found
+        self._counts[topic] = found
         return found
 
-    def place(self, wait_ms: int) -> Place:
-        """Where what waits so long is put; `reach` comes first."""
-        tier, left_ms = next_pass(self._tiers, wait_ms)
-        return Place(self._topics.retry(tier.name), self._counts[tier.name], left_ms)
+    def _count(self, topic: str, deadline: Deadline) -> int | None:
+        left = max(0.1, deadline.left())
+        return partition_count(self._settings, topic, timeout_s=left, clock=self._clock)
+
+    def partitions(self, outcome: Outcome) -> int:
+        """As `reach`, which comes first."""
+        return self._counts[self.topic(outcome)]
 
     def forget(self) -> None:
         """Ask anew which topics there are."""

@@ -65,14 +65,19 @@ def expiry_of(task: Task, limits: TimeLimits) -> int | None:
     """When `task` expires if it has not started, in UTC ms; `limits` are its declaration's."""
     if task.expires_at is not None or limits.expires_ms is None:
         return task.expires_at
-    return task.enqueued_at + limits.expires_ms
+    return _from(task) + limits.expires_ms
 
 
 def deadline_of(task: Task, limits: TimeLimits) -> int | None:
     """From when on nothing of `task` may run, in UTC ms."""
     if task.deadline is not None or limits.deadline_ms is None:
         return task.deadline
-    return task.enqueued_at + limits.deadline_ms
+    return _from(task) + limits.deadline_ms
+
+
+def _from(task: Task) -> int:
+    """When `task` could have started at the earliest."""
+    return max(task.enqueued_at, task.not_before or 0)
 
 
 def due_of(task: Task, limits: TimeLimits, now_ms: int, now: float) -> Due | None:

@@ -7,14 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from taskmill.producer.arguments import Arguments
-from taskmill.producer.ids import new_id
 from taskmill.producer.results import Results
-from taskmill.producer.retry import ONCE, Retry, check_max_attempts
-from taskmill.producer.time_limits import NO_LIMITS, TimeLimits, time_limits
+from taskmill.producer.retry import ONCE, Retry
+from taskmill.producer.time_limits import AT_ONCE, NO_LIMITS, Start, TimeLimits, time_limits
 from taskmill.runtime.config import check_queue
 from taskmill.runtime.duration import FORM, parse_duration
-from taskmill.runtime.errors import ConfigError, InvalidArguments
-from taskmill.schemas.codec import check_id
+from taskmill.runtime.errors import ConfigError
 from taskmill.schemas.models import MAX_NAME_BYTES
 
 R_co = TypeVar("R_co", covariant=True)
@@ -115,62 +113,11 @@ class TaskCall(NamedTuple, Generic[R_co]):
     definition: TaskDefinition | None
     limits: TimeLimits = NO_LIMITS
     max_attempts: int | None = None
+    start: Start = AT_ONCE
 
 
 #: Shared by all calls without headers; never changed.
 NO_HEADERS: dict[str, str] = {}
-
-
-class Options(NamedTuple):
-    """What `.options(…)` sets for one call, checked."""
-
-    id: str | None
-    key: bytes
-    queue: str
-    headers: dict[str, str]
-    limits: TimeLimits = NO_LIMITS
-    max_attempts: int | None = None
-
-    @classmethod
-    def of(
-        cls,
-        id: str | None,
-        queue: str,
-        headers: Mapping[str, str] | None,
-        timeout: str | None = None,
-        expires: str | None = None,
-        deadline: str | None = None,
-        max_attempts: int | None = None,
-    ) -> Options:
-        """Raises InvalidTaskId, InvalidArguments for headers, ConfigError for a queue, a duration
-        or a number of attempts."""
-        if max_attempts is not None:
-            check_max_attempts("", max_attempts)
-        key = check_id(id) if id is not None else b""
-        return cls(
-            id,
-            key,
-            check_queue(queue),
-            check_headers(headers) if headers else NO_HEADERS,
-            time_limits("", timeout, expires, deadline),
-            max_attempts,
-        )
-
-    def call(self, name: str, payload: bytes, definition: TaskDefinition | None) -> TaskCall[Any]:
-        """The call of task `name` under these options; an ID is made where none is given."""
-        made = self.id if self.id is not None else new_id()
-        return TaskCall(
-            name,
-            made,
-            self.key or made.encode(),
-            payload,
-            self.queue,
-            self.headers,
-            self.id is None,
-            definition,
-            self.limits,
-            self.max_attempts,
-        )
 
 
 def check_name(name: str) -> str:
@@ -182,15 +129,6 @@ def check_name(name: str) -> str:
     raise ConfigError(
         f"task name {name!r:.100}: allowed are 1 to {MAX_NAME_BYTES} bytes of printable text"
     )
-
-
-def check_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """A copy of `headers`. Raises InvalidArguments unless all are text."""
-    for key, value in headers.items():
-        for part in (key, value):
-            if not isinstance(part, str) or not _is_utf8(part):
-                raise InvalidArguments(f"header {key!r:.100}: names and values are text (str)")
-    return dict(headers)
 
 
 def _check_effects(task: TaskDefinition, effects: Effects | None) -> Effects | None:
@@ -254,14 +192,6 @@ def _ttl_ms(task: str, ttl: str | None, store_result: bool) -> int | None:
             f"task {task!r}: result_ttl={ttl!r} keeps nothing; store_result=False says so"
         )
     return milliseconds
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _name_of(fn: Callable[..., Any]) -> str:

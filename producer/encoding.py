@@ -7,7 +7,7 @@ from typing import Any
 
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.middleware import Hooks
-from taskmill.producer.time_limits import NO_LIMITS, TimeLimits
+from taskmill.producer.time_limits import AT_ONCE, NO_LIMITS, TimeLimits
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import ConfigError, PayloadTooLarge
 from taskmill.schemas.codec import Codec, check_id
@@ -35,6 +35,8 @@ class TaskEncoder:
         task = Task(call.id, call.name, call.payload, JSON, self._now_ms())
         if call.headers or parent_id is not None:
             task = task._replace(headers=call.headers, parent_id=parent_id)
+        if call.start is not AT_ONCE:
+            task = task._replace(not_before=call.start.not_before(task.enqueued_at))
         if call.limits is not NO_LIMITS:
             task = _limited(task, call.limits)
         if call.max_attempts is not None:
@@ -53,11 +55,11 @@ class TaskEncoder:
 
 
 def _limited(task: Task, limits: TimeLimits) -> Task:
-    now = task.enqueued_at
+    start = max(task.enqueued_at, task.not_before or 0)
     return task._replace(
         timeout_ms=limits.timeout_ms,
-        expires_at=None if limits.expires_ms is None else now + limits.expires_ms,
-        deadline=None if limits.deadline_ms is None else now + limits.deadline_ms,
+        expires_at=None if limits.expires_ms is None else start + limits.expires_ms,
+        deadline=None if limits.deadline_ms is None else start + limits.deadline_ms,
     )
 
 

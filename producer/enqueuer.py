@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from taskmill.producer.delivery import AsyncDelivery, Delivery
 from taskmill.producer.encoding import TaskEncoder
 from taskmill.producer.handle import Handle, own_since
 from taskmill.producer.middleware import Hooks
+from taskmill.producer.options import is_past
 from taskmill.producer.refusal import STALE, Refusals
 from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -24,7 +26,10 @@ from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.partition import partition_for
 from taskmill.schemas.codec import Codec
+from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
+
+logger = logging.getLogger("taskmill.producer")
 
 T = TypeVar("T")
 
@@ -98,8 +103,10 @@ class Enqueuer:
         listed: list[TaskCall[T]] = []
         values: list[bytes] = []
         tasks: list[Task] = []
+        past = 0
         for given in calls:
             call, task, value = self._encode(given)
+            past += is_past(call, task.enqueued_at)
             listed.append(call)
             values.append(value)
             if hooks.after_enqueue:
@@ -113,6 +120,8 @@ class Enqueuer:
             for queue in bulk.stale:
                 self._routes.forget(queue)
         self._refusals.trouble = ""
+        if past:
+            logger.warning("of %d tasks %d have a time that is past: at once", len(listed), past)
         for hook in hooks.after_enqueue:
             for task, handle in zip(tasks, handles, strict=True):
                 hook(task, handle)
@@ -167,6 +176,8 @@ class Enqueuer:
         if delivery.error is not None:
             raise self._refused(delivery.error, call, value, route)
         self._refusals.trouble = ""
+        if is_past(call, task.enqueued_at):
+            logger.warning("task %s: %s is past, it runs at once", call.id, iso(call.start.at_ms))
         since = own_since(delivery.appended_at) if call.is_generated else None
         handle: Handle[T] = Handle(call.id, call.queue, self._ways, call.definition, since)
         for hook in self._hooks().after_enqueue:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
-from taskmill.producer.definition import NO_HEADERS, Options, TaskCall, TaskDefinition
+from taskmill.producer.definition import NO_HEADERS, TaskCall, TaskDefinition
 from taskmill.producer.handle import Handle
 from taskmill.producer.ids import new_id
+from taskmill.producer.options import CallOptions, Options
 
 #: The function's own parameters and what calling it returns; the arguments without the Context,
 #: and the result, a coroutine's awaited.
@@ -57,27 +58,13 @@ class TaskFunction(TaskDefinition, Generic[Call, Returned, Args, Result]):
         """As `enqueue`, for asyncio. Cancelled, the task may or may not have been accepted."""
         return await self._sender().aenqueue(self.call(*args, **kwargs))
 
-    def options(
-        self,
-        *,
-        id: str | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: str | None = None,
-        expires: str | None = None,
-        deadline: str | None = None,
-        max_attempts: int | None = None,
-    ) -> TaskOptions[Args, Result]:
-        """This task with options for one call (several calls with one `id` run once).
+    def options(self, **options: Unpack[CallOptions]) -> TaskOptions[Args, Result]:
+        """This task with options for one call: `id`, `queue`, `headers`, `delay`, `at`, `timeout`,
+        `expires`, `deadline`, `max_attempts`; see CallOptions.
 
-        `id`: 1 to 512 bytes of UTF-8, unique in its queue, the deduplication key. `headers`: text
-        that the handler finds in `Context.headers`. `timeout`, `expires`, `deadline`: durations
-        such as "30s", in place of those that the task declares; `max_attempts`, in place of its
-        policy's. Raises InvalidTaskId, ConfigError.
+        Raises InvalidTaskId, InvalidArguments for headers, ConfigError.
         """
-        queue = self.queue if queue is None else queue
-        options = Options.of(id, queue, headers, timeout, expires, deadline, max_attempts)
-        return TaskOptions(self, self._sender, options)
+        return TaskOptions(self, self._sender, Options.of(options, self.queue))
 
 
 class TaskOptions(Generic[Args, Result]):

@@ -89,6 +89,11 @@ class Retry:
         return self.wait_s(attempt) if asked is None else asked
 
 
+def says_when(error: BaseException) -> bool:
+    """Whether `error` itself says when to come back: that time is exact, and not rounded up."""
+    return isinstance(error, RetryAfter) or _retry_after(error) is not None
+
+
 def _retry_after(error: BaseException) -> float | None:
     """What `error` says of when to come back, as the exceptions of many HTTP clients do: seconds,
     as a number or its text, or a timedelta. None where it says nothing that can be read."""

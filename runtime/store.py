@@ -13,6 +13,9 @@ from typing import Protocol
 #: A key and its value; None deletes.
 Put = tuple[bytes, bytes | None]
 
+#: Entries that an iteration reads at a time, unless told otherwise.
+CHUNK = 1000
+
 
 class Store(Protocol):
     """What a table needs of its local copy. Safe to hand from thread to thread."""
@@ -33,8 +36,11 @@ class Store(Protocol):
         """The next changelog offset to read; 0 when new."""
         ...
 
-    def items(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
-        """Entries whose key is at least `start`, in key order.
+    def items(
+        self, start: bytes = b"", end: bytes | None = None, chunk: int = CHUNK
+    ) -> Iterator[tuple[bytes, bytes]]:
+        """Entries whose key is at least `start`, and less than `end` (at most 479 bytes; None: no
+        bound), in key order; so many are read at a time, or fewer where they are large.
 
         The order is exact for keys up to 510 bytes; longer ones stand where their first 479 do.
         Writing while iterating is allowed: what was written since may or may not show.
@@ -77,11 +83,14 @@ class MemoryStore:
     def checkpoint(self) -> int:
         return self._checkpoint
 
-    def items(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def items(
+        self, start: bytes = b"", end: bytes | None = None, chunk: int = CHUNK
+    ) -> Iterator[tuple[bytes, bytes]]:
         if self._order is None:
             self._order = sorted(self._values)
         order = self._order
-        for index in range(bisect_left(order, start), len(order)):
+        stop = len(order) if end is None else bisect_left(order, end)
+        for index in range(bisect_left(order, start), stop):
             value = self._values.get(order[index])
             if value is not None:
                 yield order[index], value

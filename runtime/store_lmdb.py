@@ -14,7 +14,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
 from operator import itemgetter
 from pathlib import Path
 from struct import Struct
@@ -25,7 +24,7 @@ import lmdb
 
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.errors import ConfigError, StoreDamaged
-from taskmill.runtime.store import Put
+from taskmill.runtime.store import CHUNK, Put
 from taskmill.runtime.store_check import ENTRIES
 
 #: Of all that is written here; a store with another one is wiped.
@@ -46,9 +45,9 @@ _CRC_BYTES = 4
 _REACHED = Struct("<qq")
 #: An empty store's map; it doubles when full. Small: a worker holds one for each partition.
 _MAP_BYTES = 16 * 1024 * 1024
-#: Entries read in one LMDB read transaction while iterating. Between chunks none is open: it would
-#: keep freed pages from reuse, and the map from growing.
-_CHUNK = 1000
+#: An iteration reads its chunks in one LMDB read transaction each. Between them none is open: it
+#: would keep freed pages from reuse, and the map from growing. One ends early at so many bytes.
+_CHUNK_BYTES = 4 * 1024 * 1024
 
 T = TypeVar("T")
 
@@ -268,26 +267,42 @@ class LmdbStore:
     def checkpoint(self) -> int:
         return self._checkpoint
 
-    def items(self, start: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
+    def items(
+        self, start: bytes = b"", end: bytes | None = None, chunk: int = CHUNK
+    ) -> Iterator[tuple[bytes, bytes]]:
         # A longer key stands somewhere behind its prefix, where its hash puts it: begin there, and
         # pass what is less.
         place = start[:_PREFIX]
         while True:
-            chunk = self._read_chunk(place)
-            for short, raw in chunk:
+            found, is_last = self._read_chunk(place, end, chunk)
+            for short, raw in found:
                 key, value = _original(short, raw)
                 if key >= start:
                     yield key, value
-            if len(chunk) < _CHUNK:
+            if is_last:
                 return
             # The least key that is greater; it is only sought, so it may be too long to store.
-            place = chunk[-1][0] + b"\0"
+            place = found[-1][0] + b"\0"
 
-    def _read_chunk(self, place: bytes) -> list[tuple[bytes, bytes]]:
-        def read() -> list[tuple[bytes, bytes]]:
+    def _read_chunk(
+        self, place: bytes, end: bytes | None, chunk: int
+    ) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """What follows `place`, and whether nothing follows that."""
+
+        def read() -> tuple[list[tuple[bytes, bytes]], bool]:
+            found: list[tuple[bytes, bytes]] = []
+            size = 0
             with self._env.begin(db=self._entries) as txn, txn.cursor() as cursor:
-                found = cursor.set_range(place) if place else cursor.first()
-                return list(islice(cursor, _CHUNK)) if found else []
+                if not (cursor.set_range(place) if place else cursor.first()):
+                    return found, True
+                for key, value in cursor:
+                    if end is not None and key >= end:
+                        return found, True
+                    found.append((key, value))
+                    size += len(value)
+                    if len(found) == chunk or size >= _CHUNK_BYTES:
+                        return found, False
+            return found, True
 
         return self._guarded(read)
 

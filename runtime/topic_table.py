@@ -34,11 +34,12 @@ class Kind(StrEnum):
     DLQ = "dlq"
     RETRY = "retry"
     REPLAYED = "replayed"
+    DELAYED = "delayed"
     CONTROL = "control"
 
 
 #: What every queue has. The topics of its retry tiers come into being with the first that waits,
-#: REPLAYED with the first replay, CONTROL with the first cancellation.
+#: and so does DELAYED; REPLAYED with the first replay, CONTROL with the first cancellation.
 OF_EVERY_QUEUE = (Kind.TASKS, Kind.STATE, Kind.RESULTS, Kind.DLQ)
 
 
@@ -47,6 +48,9 @@ CO_PARTITIONED = frozenset({Kind.TASKS, Kind.STATE, Kind.RESULTS})
 #: Made with as many partitions as those have then; CONTROL is not moved by a migration, but made
 #: anew.
 SAME_COUNT = CO_PARTITIONED | {Kind.CONTROL}
+
+#: As many partitions as those, when it is made: schedulers share them. It keeps its count.
+_MANY_PARTITIONS = SAME_COUNT | {Kind.DELAYED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,11 @@ class Topics:
     def retry(self, tier: str) -> str:
         """Where tasks wait for `tier` (a duration such as "10s") until their next attempt."""
         return f"{self.name(Kind.RETRY)}.{tier}"
+
+    @property
+    def delayed(self) -> str:
+        """Where tasks wait for their exact time."""
+        return self.name(Kind.DELAYED)
 
     @property
     def dlq(self) -> str:
@@ -118,7 +127,7 @@ def topic_specs(
         TopicSpec(
             name=topics.name(kind),
             kind=kind,
-            partitions=settings.partitions if kind in SAME_COUNT else _FEW_PARTITIONS,
+            partitions=settings.partitions if kind in _MANY_PARTITIONS else _FEW_PARTITIONS,
             configs=configs[kind],
         )
         for kind in kinds
@@ -135,6 +144,18 @@ def retry_specs(settings: Settings, queue: str, tiers: Iterable[str]) -> list[To
 def retry_group(prefix: str) -> str:
     """The consumer group of all that pass on retries under `prefix`."""
     return f"{prefix}.retry"
+
+
+def delayed_group(prefix: str) -> str:
+    """The consumer group of all that pass on delayed tasks under `prefix`."""
+    return f"{prefix}.delayed"
+
+
+def queue_of(name: str, kind: Kind, prefix: str) -> str | None:
+    """The queue whose topic of `kind` has that name; None where it is none under `prefix`."""
+    stem = f"{prefix}.{kind}."
+    queue = name.removeprefix(stem)
+    return queue if name.startswith(stem) and "." not in queue else None
 
 
 def retry_topic_of(name: str, prefix: str) -> tuple[str, str] | None:
@@ -194,6 +215,17 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
             **shared,
             "cleanup.policy": "delete",
             "retention.ms": "-1",
+            "max.message.bytes": str(tasks_bytes),
+        },
+        # Compacted alone: what waits for a year is not forgotten. A local copy may be away for a
+        # while and still see each deletion.
+        Kind.DELAYED: {
+            **shared,
+            **table,
+            "cleanup.policy": "compact",
+            "retention.ms": "-1",
+            "delete.retention.ms": str(7 * _DAY_MS),
+            "segment.ms": str(6 * _HOUR_MS),
             "max.message.bytes": str(tasks_bytes),
         },
         Kind.STATE: {**shared, **table, "max.message.bytes": str(1024 * 1024)},

@@ -266,10 +266,14 @@ def check(
         found_queue, tier = retry_topic_of(name, settings.prefix) or ("", "")
         if found_queue in queues:
             specs += retry_specs(settings, found_queue, [tier])
-    # Likewise, where something was replayed, or cancelled.
+    # Likewise, where something was replayed, waits for its time, or was cancelled.
     for queue in queues:
-        lasting = topic_specs(settings, queue, [Kind.REPLAYED, Kind.CONTROL])
-        specs += [spec for spec in lasting if spec.name in cluster.topics]
+        for spec in topic_specs(settings, queue, [Kind.REPLAYED, Kind.DELAYED, Kind.CONTROL]):
+            if spec.name in cluster.topics:
+                count = len(cluster.topics[spec.name].partitions)
+                # Whatever it was made with: nothing rests on the number.
+                is_free = spec.kind is Kind.DELAYED
+                specs.append(replace(spec, partitions=count) if is_free else spec)
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}

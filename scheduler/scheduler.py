@@ -1,4 +1,4 @@
-"""The scheduler: finds the queues whose retries it passes on, and looks after their topics."""
+"""The scheduler: finds the queues whose tasks it passes on, and looks after their topics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from taskmill.consumer.slots import Slot
-from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings, check_queue
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.kafka import client_config
-from taskmill.runtime.topic_table import Kind, retry_topic_of
+from taskmill.runtime.topic_table import Kind, queue_of, retry_topic_of
 from taskmill.runtime.topics import TopicAdmin, ensure_retry
 from taskmill.runtime.wake import Wake
+from taskmill.scheduler.delayed import Delayed
+from taskmill.scheduler.member import Member
 from taskmill.scheduler.retries import Retries
 
 logger = logging.getLogger("taskmill.scheduler")
@@ -38,7 +40,7 @@ STOP_S = 15.0
 
 
 class Scheduler:
-    """Passes on the retries of `queues`, or of all queues that there are under the prefix.
+    """Passes on what waits of `queues`, or of all queues that there are under the prefix.
 
     Any number may run, also beside each other on one machine: they share the partitions.
     """
@@ -54,24 +56,33 @@ class Scheduler:
         self._signals = 0
         # A place of its own: a worker's slot names its local store.
         self.slot = Slot(settings.state_dir / "scheduler")
-        name = self.slot.transactional_id(settings.prefix, f"{Kind.RETRY}.passing")
-        self.retries = Retries(settings, name, clock)
+        self.retries = Retries(settings, self._name(Kind.RETRY), clock)
+        self.delayed = Delayed(
+            settings, self._name(Kind.DELAYED), self.slot.path / "delayed", clock
+        )
         self._tiered: set[str] = set()
         self._deleted: dict[tuple[str, int], int] = {}
         self._told_at: float | None = None
-        self._thread = threading.Thread(
-            target=self.retries.run, name="taskmill-retries", daemon=True
-        )
+        self._members: list[Member] = [self.retries, self.delayed]
+        self._threads = [
+            threading.Thread(target=one.run, name=f"taskmill-{one.group}", daemon=True)
+            for one in self._members
+        ]
+
+    def _name(self, kind: Kind) -> str:
+        """The transactional ID under which that is passed on."""
+        return self.slot.transactional_id(self._settings.prefix, f"{kind}.passing")
 
     def run(self) -> int:
         """Work until SIGTERM or SIGINT; the exit code. What waits is passed on by the next one."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         logger.info("scheduler: slot %s, pid %d", self.slot.name, os.getpid())
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         delete_at = self._clock.monotonic() + DELETE_EVERY_S
         all_at = self._clock.monotonic() + WAIT_S
-        while not self._signals and self._thread.is_alive():
+        while not self._signals and all(thread.is_alive() for thread in self._threads):
             self._look()
             if (now := self._clock.monotonic()) >= delete_at:
                 self._delete(1 if now >= all_at else WORTH_RECORDS)
@@ -89,28 +100,27 @@ class Scheduler:
 
     def stop(self) -> None:
         """End: leave the group, so that others take over at once."""
-        self.retries.stop()
-        if self._thread.ident is not None:
-            self._thread.join(STOP_S)
+        for member in self._members:
+            member.stop()
+        deadline = Deadline(STOP_S, self._clock)
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(deadline.left())
         self.slot.release()
 
     def _look(self) -> None:
         """Make the tiers of queues that have none yet, and serve all that there are."""
         try:
             topics = TopicAdmin(self._settings, clock=self._clock).metadata().topics
-            stem = f"{self._settings.prefix}.{Kind.TASKS}."
-            queues = {
-                queue
-                for name in topics
-                if name.startswith(stem) and "." not in (queue := name.removeprefix(stem))
-            }
+            prefix, tiers = self._settings.prefix, self._settings.retry_tiers
+            queues = {q for name in topics if (q := queue_of(name, Kind.TASKS, prefix))}
             if self._queues:
                 queues &= self._queues
-            tiers = self._settings.retry_tiers
+            delayed = {n for n in topics if queue_of(n, Kind.DELAYED, prefix) in queues}
             served = {
                 name
                 for name in topics
-                if (place := retry_topic_of(name, self._settings.prefix)) and place[0] in queues
+                if (place := retry_topic_of(name, prefix)) and place[0] in queues
             }
             for queue in queues - self._tiered:
                 served.update(ensure_retry(self._settings, queue, tiers, clock=self._clock))
@@ -122,6 +132,7 @@ class Scheduler:
                 logger.warning("%s; looking again every %g s", error, LOOK_S)
             return
         self.retries.serve(served)
+        self.delayed.serve(delayed)
 
     def _delete(self, worth: int) -> None:
         """Delete what was passed on (it lies on `tasks` by now), where there is so much of it."""

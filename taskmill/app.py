@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, Unpack
 
 from taskmill.producer.context import Encode
 from taskmill.producer.control import ControlSender, Ways
 from taskmill.producer.declare import Declare
-from taskmill.producer.definition import DEFAULT_QUEUE, Options, TaskCall
+from taskmill.producer.definition import DEFAULT_QUEUE, TaskCall
 from taskmill.producer.encoding import TaskEncoder
 from taskmill.producer.enqueuer import Enqueuer
 from taskmill.producer.handle import Handle, foreign_since
 from taskmill.producer.lifespan import Lifespan, LifespanFunction, as_lifespan, no_lifespan
 from taskmill.producer.middleware import Hooks, Middleware, as_middleware
+from taskmill.producer.options import CallOptions, Options
 from taskmill.producer.process import PerProcess
 from taskmill.producer.reader import StateReader
 from taskmill.producer.registry import Registry
@@ -159,63 +160,37 @@ class App:
         name: str,
         args: Mapping[str, Any],
         *,
-        id: str | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: str | None = None,
-        expires: str | None = None,
-        deadline: str | None = None,
-        max_attempts: int | None = None,
         declared: bool = True,
+        **options: Unpack[CallOptions],
     ) -> TaskCall[Any]:
         """A call of the task `name` with arguments by name, for `enqueue_many`.
 
         `declared=False` is for a task that another program declares: its arguments are then not
-        validated here, and its queue is `default` unless given. Other options: see
-        `TaskFunction.options`. Raises UnknownTask, InvalidArguments, InvalidTaskId, ConfigError.
+        validated here, and its queue is `default` unless given. Other options: see CallOptions.
+        Raises UnknownTask, InvalidArguments, InvalidTaskId, ConfigError.
         """
         if name in self.tasks or declared:
             definition = self.tasks[name]
             payload = definition.dump_arguments((), dict(args))
-            queue = definition.queue if queue is None else queue
-            options = Options.of(id, queue, headers, timeout, expires, deadline, max_attempts)
-            return options.call(definition.name, payload, definition)
-        queue = DEFAULT_QUEUE if queue is None else queue
-        options = Options.of(id, queue, headers, timeout, expires, deadline, max_attempts)
-        return options.call(name, dump_undeclared(name, args), None)
+            checked = Options.of(options, definition.queue)
+            return checked.call(definition.name, payload, definition)
+        checked = Options.of(options, DEFAULT_QUEUE)
+        return checked.call(name, dump_undeclared(name, args), None)
 
     def enqueue(
         self,
         name: str,
         args: Mapping[str, Any],
         *,
-        id: str | None = None,
-        queue: str | None = None,
-        headers: Mapping[str, str] | None = None,
-        timeout: str | None = None,
-        expires: str | None = None,
-        deadline: str | None = None,
-        max_attempts: int | None = None,
         declared: bool = True,
+        **options: Unpack[CallOptions],
     ) -> Handle[Any]:
         """Put a task on Kafka by its name; arguments as for `call`.
 
         Returns once the broker has acknowledged it. Raises what `call` does, PayloadTooLarge,
         Unreachable, ClosedError.
         """
-        call = self.call(
-            name,
-            args,
-            id=id,
-            queue=queue,
-            headers=headers,
-            timeout=timeout,
-            expires=expires,
-            deadline=deadline,
-            max_attempts=max_attempts,
-            declared=declared,
-        )
-        return self.enqueue_call(call)
+        return self.enqueue_call(self.call(name, args, declared=declared, **options))
 
     def enqueue_call(self, call: TaskCall[R]) -> Handle[R]:
         """Put a call on Kafka that was made, and validated, before."""

@@ -23,6 +23,8 @@ from taskmill.cli.task_lines import (
 )
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.handle import Handle
+from taskmill.producer.options import is_past
+from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.errors import EnqueueError, InvalidInput, ResultExpired
 from taskmill.schemas import json_form
 from taskmill.schemas.states import Status
@@ -38,8 +40,10 @@ _CHUNK = 5_000
 @click.option("--id", "task_id", metavar="ID", help="Dedup ID. Left out: a UUIDv7.")
 @click.option("-q", "--queue", help="The task's own by default; without -A: default.")
 @click.option("--timeout", metavar="10s", help="The longest that an attempt may run.")
-@click.option("--expires", metavar="1h", help="Not started so long from now, it ends as expired.")
-@click.option("--deadline", metavar="1d", help="Nothing of it runs beyond so long from now.")
+@click.option("--delay", metavar="5m", help="It starts so long from now, at the earliest.")
+@click.option("--at", metavar="ISO", help="It starts then, such as 2027-01-31T08:00Z.")
+@click.option("--expires", metavar="1h", help="Not started so long from then, it is expired.")
+@click.option("--deadline", metavar="1d", help="Nothing of it runs beyond so long from then.")
 @click.option("--max-attempts", type=int, metavar="N", help="Attempts before it is dead.")
 @click.option("--wait", is_flag=True, help="Wait until it has ended, and print its result.")
 @click.option(
@@ -57,6 +61,8 @@ def enqueue(
     args_text: str | None,
     task_id: str | None,
     queue: str | None,
+    delay: str | None,
+    at: str | None,
     timeout: str | None,
     expires: str | None,
     deadline: str | None,
@@ -68,12 +74,14 @@ def enqueue(
 ) -> int:
     """Put a task on Kafka and print its ID, once the broker has acknowledged it.
 
-    Lines of --from are {"args": {…}, "name": …, "id": …, "queue": …, "timeout": …, "expires": …,
-    "deadline": …, "max_attempts": …}; all but args may be left out where NAME is given here. What
-    is given here holds for lines that do not say otherwise.
+    Lines of --from are {"args": {…}, "name": …, "id": …, "queue": …, "delay": …, "at": …,
+    "timeout": …, "expires": …, "deadline": …, "max_attempts": …}; all but args may be left out
+    where NAME is given here. What is given here holds for lines that do not say otherwise.
     """
     given = {
         "queue": queue,
+        "delay": delay,
+        "at": at,
         "timeout": timeout,
         "expires": expires,
         "deadline": deadline,
@@ -107,6 +115,8 @@ def _refuse_with_from(options: dict[str, object]) -> None:
 
 def _one(app: App, call: TaskCall[Any], *, wait: bool, as_json: bool) -> int:
     handle = app.enqueue_call(call)
+    if is_past(call, SYSTEM_CLOCK.now_ms()):
+        note(f"its time, {json_form.iso(call.start.at_ms)}, is past: it runs at once")
     if not wait:
         if as_json:
             print_json({"id": handle.id, "name": call.name, "queue": handle.queue})

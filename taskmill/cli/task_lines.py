@@ -17,7 +17,7 @@ from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.errors import ConfigError, InvalidArguments, InvalidInput
 
 #: What a line may say of how its task is to be handled, beside its name: options of `App.call`.
-_OPTIONS = ("id", "queue", "timeout", "expires", "deadline")
+_OPTIONS = ("id", "queue", "delay", "at", "timeout", "expires", "deadline")
 _NUMBERS = ("max_attempts",)
 _FIELDS = ("args", "name", *_OPTIONS, *_NUMBERS)
 

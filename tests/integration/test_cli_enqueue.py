@@ -139,7 +139,7 @@ LINES = """\
 
 {"args": {"order_id": "x"}}
 {"args": {"order_id": 2}, "name": "send_receipt", "queue": "mail", "id": "two"}
-{"args": {"order_id": 3}, "delay": "5m"}
+{"args": {"order_id": 3}, "priority": "high"}
 []
 {"args": {"order_id": 4}, "name": "nobody"}
 {"order_id": 5}
@@ -163,7 +163,7 @@ def test_a_file_with_a_bad_line_sends_nothing_unless_told_to_skip_it(
     assert (sent.json["accepted"], sent.json["ids"]) == (2, ["one", "two"])
     assert {one["line"]: one["error"].split(":")[0] for one in sent.json["skipped"]} == {
         3: "task 'send_receipt'",
-        5: "unknown field 'delay'; allowed",
+        5: "unknown field 'priority'; allowed",
         6: "the line is no JSON object",
         7: "no task 'nobody' is declared; declared",
         8: "unknown field 'order_id'; allowed",

@@ -76,8 +76,8 @@ class Oracle:
 
     # ---- writing ------------------------------------------------------------------------------
 
-    def put_all(self, records: Iterable[Put]) -> list[Place]:
-        """Put `records` on `tasks`; where each lies. Returns when all are acknowledged."""
+    def put_all(self, records: Iterable[Put], topic: str = "") -> list[Place]:
+        """Put `records` on `tasks`, or `topic`; where each lies, once all are acknowledged."""
         places: dict[int, Place] = {}
 
         def told(number: int) -> Callable[..., None]:
@@ -89,9 +89,9 @@ class Oracle:
 
         count = 0
         for key, value, partition, headers in records:
-            self._producer.produce(
-                self.tasks, value, key, partition, told(count), headers=list(headers.items())
-            )
+            told_of = list(headers.items())
+            where = topic or self.tasks
+            self._producer.produce(where, value, key, partition, told(count), headers=told_of)
             count += 1
             self._producer.poll(0)
         assert self._producer.flush(60) == 0, "not all were acknowledged"
@@ -103,9 +103,10 @@ class Oracle:
         value: bytes | None,
         partition: int = -1,
         headers: Mapping[str, bytes] = {},
+        topic: str = "",
     ) -> Place:
-        """Put one record on `tasks`; returns where it lies, once acknowledged."""
-        return self.put_all([Put(key, value, partition, headers)])[0]
+        """Put one record on `tasks`, or `topic`; returns where it lies, once acknowledged."""
+        return self.put_all([Put(key, value, partition, headers)], topic)[0]
 
     def put_tasks(self, ids: Iterable[str], name: str, args: Any = None) -> list[Place]:
         """Put a task of each ID on `tasks`."""

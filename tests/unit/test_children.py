@@ -109,10 +109,10 @@ class Closed(Tiers):
 
     is_closed = True
 
-    def reach(self, wait_ms: int, deadline: Deadline) -> int:
+    def reach(self, outcome: Outcome, deadline: Deadline) -> int:
         if self.is_closed:
             raise TaskmillError("Kafka refused: TOPIC_AUTHORIZATION_FAILED")
-        self._counts = {"1s": 3}
+        self._counts = {self.topic(outcome): 3}
         return 3
 
 
@@ -149,7 +149,24 @@ def test_a_transaction_finds_its_tiers_again_that_were_forgotten(
     closed.is_closed = False
     clock.seconds += AGAIN_S
     assert children.routes_of(transaction) == {}
-    assert closed.place(1_000) == ("t.retry.default.1s", 3, 0)
+    assert (closed.topic(retried), closed.partitions(retried)) == ("t.retry.default.1s", 3)
     children.forget(())
     assert children.routes_of(transaction) == {}
-    assert closed.place(1_000).partitions == 3
+    assert closed.partitions(retried) == 3
+
+
+@pytest.mark.parametrize(
+    ("outcome", "topic"),
+    [
+        ({"retry_ms": 600_000}, "t.retry.default.10m"),
+        ({"retry_ms": 600_001}, "t.delayed.default"),
+        ({"retry_ms": 1_000, "due_at": 5_000}, "t.delayed.default"),
+        ({"due_at": 5_000}, "t.delayed.default"),
+    ],
+)
+def test_what_waits_longer_than_all_tiers_or_exactly_is_delayed(
+    closed: Closed, outcome: dict[str, int], topic: str
+) -> None:
+    one = succeeded(record(held(owner(0)), 0))._replace(**outcome)
+    assert closed.topic(one) == topic
+    assert closed.is_delayed(one) == (topic == "t.delayed.default")

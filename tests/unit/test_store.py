@@ -47,6 +47,15 @@ def test_what_is_applied_is_found_in_the_order_asked(store: Store) -> None:
     assert (store.count(), store.checkpoint()) == (2, 7)
 
 
+def test_an_iteration_ends_where_it_is_told_whatever_it_reads_at_a_time(store: Store) -> None:
+    store.apply([(b"%02d" % n, b"v") for n in range(20)] + [(b"05" + bytes(600), b"long")], 1)
+    for chunk in (1, 3, 1000):
+        keys = [key[:2] for key, _ in store.items(b"03", b"06", chunk)]
+        assert keys == [b"03", b"04", b"05", b"05"]
+    assert next(store.items(chunk=1)) == (b"00", b"v")
+    assert list(store.items(b"50", b"60")) == []
+
+
 def test_the_last_of_equal_keys_in_one_batch_wins(store: Store) -> None:
     store.apply([(b"a", b"1"), (b"b", b"1"), (b"a", None), (b"a", b"3"), (b"b", None)], 1)
     assert list(store.items()) == [(b"a", b"3")]

@@ -1,0 +1,300 @@
+"""The delayed topic's consumer: passes tasks on to their queue at their exact time.
+
+One thread. Each partition that it owns has a local copy, in the order in which its tasks are due
+(the keys are made so: consumer/delayed.py), on the changelog store of the idempotency table. It is
+read up to the end that the topic had when the partition came, then it follows. What is due goes, in
+one Kafka transaction with the deletion of its key, to the partition of `tasks` that its ID belongs
+to; then it leaves the copy. It may go twice where that cannot be told from not at all: (generation,
+seq) tells workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaException,
+    Message,
+    TopicPartition,
+)
+
+from taskmill.consumer.decode import headers_of
+from taskmill.consumer.delayed import DelayedKey, due_key
+from taskmill.producer.routes import PARTITION_HEADER
+from taskmill.runtime.changelog import Changelog, Stopped
+from taskmill.runtime.clock import Clock, Deadline
+from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import StoreDamaged
+from taskmill.runtime.kafka import resume_at
+from taskmill.runtime.store import Put, Store
+from taskmill.runtime.store_open import open_store
+from taskmill.runtime.topic_table import Kind, delayed_group, queue_of
+from taskmill.scheduler.broker_time import BrokerTime
+from taskmill.scheduler.held import pack, unpack
+from taskmill.scheduler.member import ROUTE_S, Member, Place, gather_s, place_of, to_tasks
+
+logger = logging.getLogger("taskmill.scheduler")
+
+#: Passed on in one transaction, at the most: tasks, and bytes.
+PER_TRANSACTION = 4_000
+BYTES_PER_TRANSACTION = 16 * 1024 * 1024
+#: Half of the topic's delete.retention.ms: an older copy may have missed that something went.
+MAX_AGE_MS = 84 * 3_600_000
+#: How long a poll blocks while a copy is opened.
+OPENING_S = 0.01
+#: Between two lines that say how far a partition is read.
+PROGRESS_S = 5.0
+
+
+class Part:
+    """One partition that is owned: its copy, and what is known of it."""
+
+    __slots__ = ("began", "end", "next_due", "position", "store", "told_at")
+
+    def __init__(self, store: Store, end: int, now: float) -> None:
+        self.store = store
+        #: Nothing is passed on before this offset is reached; 0: it has been.
+        self.end = end
+        self.position = store.checkpoint()
+        #: When the first one is due (UTC ms); None: none waits.
+        self.next_due: int | None = None
+        self.began = self.told_at = now
+
+    def look(self) -> None:
+        """Find out when the first one is due."""
+        first = next(self.store.items(chunk=1), None)
+        self.next_due = None if first is None else DelayedKey.unpack(first[0]).due_at
+
+    def due(self, now_ms: int) -> Iterator[tuple[bytes, bytes]]:
+        """Those that are due, the longest overdue first."""
+        return self.store.items(end=due_key(now_ms + 1))
+
+
+class Delayed(Member):
+    """The delayed topics."""
+
+    def __init__(
+        self, settings: Settings, transactional_id: str, folder: Path, clock: Clock
+    ) -> None:
+        """`folder`: for the local copies, of this process alone."""
+        group = delayed_group(settings.prefix)
+        super().__init__(settings, "delayed tasks", group, transactional_id, clock)
+        self._folder = folder
+        self._changelog: Changelog | None = None
+        #: Came, and have no copy yet.
+        self._new: set[Place] = set()
+        self._parts: dict[Place, Part] = {}
+        self._time = BrokerTime(clock)
+        #: Passed on so far, by topic.
+        self.passed: Counter[str] = Counter()
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            if self._changelog is not None:
+                self._changelog.close()
+
+    # ---- partitions that come and go ----------------------------------------------------------
+
+    def _assigned(
+        self, consumer: Consumer, partitions: list[TopicPartition]
+    ) -> list[TopicPartition]:
+        for tp in partitions:
+            self._new.add((tp.topic, tp.partition))
+            tp.offset = OFFSET_BEGINNING
+        # Whoever comes back may have been asleep.
+        self._time.forget()
+        return partitions
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        super()._on_assign(consumer, partitions)
+        if partitions:
+            # Until its copy tells from where on it is read.
+            consumer.pause(partitions)
+
+    def _forget(self, place: Place) -> None:
+        self._new.discard(place)
+        part = self._parts.pop(place, None)
+        if part is not None:
+            self._close(part, clean=True)
+
+    def _forget_all(self) -> None:
+        for place in list(self._parts):
+            self._forget(place)
+        self._new.clear()
+
+    def _close(self, part: Part, *, clean: bool) -> None:
+        try:
+            part.store.close(clean)
+        except StoreDamaged as error:
+            logger.debug("a store could not be closed: %s", error)
+
+    def _turn(self, consumer: Consumer) -> None:
+        for place in sorted(self._new):
+            if place not in self._parts and not self._open(place):
+                continue
+            topic, p = place
+            if resume_at(consumer, topic, p, self._parts[place].position):
+                self._new.discard(place)
+        for place, part in self._parts.items():
+            if part.end and place not in self._new:
+                self._look_whether_it_is_all(consumer, place, part)
+
+    def _open(self, place: Place) -> bool:
+        """Open the local copy of `place`; False: not now."""
+        topic, p = place
+        if self._changelog is None:
+            self._changelog = Changelog(self._settings, self._clock)
+        stop = self._stopping.is_set
+        try:
+            topic_id = self._changelog.topic_id(topic, stop=stop)
+            end = self._changelog.end_offset(topic, p, stop=stop)
+            queue = queue_of(topic, Kind.DELAYED, self._settings.prefix)
+            folder = self._folder / f"{queue}" / str(p)
+            store, why = open_store(folder, topic_id, p, end, MAX_AGE_MS, self._clock)
+        except Stopped:
+            return False
+        if why is not None:
+            logger.warning("local copy of %s [%d] is rebuilt: %s", topic, p, why)
+        self._parts[place] = Part(store, end, self._clock.monotonic())
+        return True
+
+    def _look_whether_it_is_all(self, consumer: Consumer, place: Place, part: Part) -> None:
+        """Pass on from `place` too, where its copy has everything up to the end it had."""
+        topic, p = place
+        if part.position < part.end:
+            # It passes the markers of transactions too, behind the last record that came.
+            at: int = consumer.position([TopicPartition(topic, p)])[0].offset
+            part.position = max(part.position, at)
+        now = self._clock.monotonic()
+        if part.position < part.end:
+            if now - part.told_at >= PROGRESS_S:
+                part.told_at = now
+                logger.info("restoring %s [%d]: at %d of %d", topic, p, part.position, part.end)
+            return
+        part.store.apply((), part.position)
+        part.end = 0
+        part.look()
+        logger.info(
+            "restored %s [%d]: %d wait, in %.2f s",
+            topic,
+            p,
+            part.store.count(),
+            now - part.began,
+        )
+
+    # ---- taking in ----------------------------------------------------------------------------
+
+    def _take(self, messages: list[Message]) -> None:
+        batches: dict[Place, list[Put]] = {}
+        for message in messages:
+            place, key = place_of(message), message.key()
+            part = self._parts.get(place)
+            if part is None or place in self._new:
+                continue  # it comes again, from where its copy begins
+            batch = batches.setdefault(place, [])
+            part.position = max(part.position, (message.offset() or 0) + 1)
+            if not key:
+                continue
+            try:
+                due_at = DelayedKey.unpack(key).due_at
+            except ValueError as error:
+                logger.warning("%s [%d]: passed over: %s", *place, error)
+                continue
+            value = message.value()
+            if value is None:
+                batch.append((key, None))
+            else:
+                batch.append((key, pack(headers_of(message) or [], value)))
+                if part.next_due is None or due_at < part.next_due:
+                    part.next_due = due_at
+        for place, puts in batches.items():
+            self._apply(place, puts)
+
+    def _apply(self, place: Place, puts: list[Put]) -> None:
+        part = self._parts[place]
+        try:
+            part.store.apply(puts, part.position)
+        except StoreDamaged as error:
+            logger.error("%s; it is read anew", error)
+            self._parts.pop(place)
+            self._close(part, clean=False)
+            self._new.add(place)
+
+    def _due_in_s(self) -> float | None:
+        if self._new:
+            return OPENING_S
+        times = [one.next_due for one in self._ready().values() if one.next_due is not None]
+        return (min(times) - self._time.now_ms()) / 1000 if times else None
+
+    def _ready(self) -> dict[Place, Part]:
+        """Those whose copies are complete."""
+        return {place: part for place, part in self._parts.items() if not part.end}
+
+    # ---- passing on ---------------------------------------------------------------------------
+
+    def _pass_on(self) -> float:
+        now, room, size = self._time.now_ms(), PER_TRANSACTION, BYTES_PER_TRANSACTION
+        messages: list[dict[str, Any]] = []
+        gone: dict[Place, list[Put]] = {}
+        waiting = [
+            (part.next_due, place, part)
+            for place, part in self._ready().items()
+            if part.next_due is not None and part.next_due <= now
+        ]
+        for _, place, part in sorted(waiting, key=lambda one: one[:2]):
+            for key, packed in part.due(now):
+                gone.setdefault(place, []).append((key, None))
+                messages += self._onward(place, key, packed)
+                room, size = room - 1, size - len(packed)
+                if room <= 0 or size <= 0:
+                    break
+            else:
+                if place not in gone:
+                    part.look()  # what was due was cancelled
+            if room <= 0 or size <= 0:
+                break
+        if not messages:
+            return 0.0
+        messages[0]["on_delivery"] = partial(self._stamped, self._clock.monotonic())
+        offsets = [TopicPartition(*place, self._parts[place].position) for place in gone]
+        try:
+            self._passing.transact(messages, offsets, self._metadata)
+        except (KafkaException, BufferError):
+            # Perhaps a queue has fewer partitions than it had.
+            for topic, _ in gone:
+                self._routes.forget(self._queue(topic))
+            raise
+        for place, puts in gone.items():
+            self.passed[place[0]] += len(puts)
+            self._apply(place, puts)
+            if (left := self._parts.get(place)) is not None:
+                left.look()
+        return gather_s(len(messages) // 2, PER_TRANSACTION)
+
+    def _onward(self, place: Place, key: bytes, packed: bytes) -> list[dict[str, Any]]:
+        """The task on its way, and the end of its wait."""
+        topic, p = place
+        route = self._routes.get(self._queue(topic), Deadline(ROUTE_S, self._clock))
+        headers, value = unpack(packed)
+        kept = [one for one in headers if one[0] != PARTITION_HEADER]
+        task = to_tasks(route, DelayedKey.unpack(key).id, value, kept)
+        return [task, {"topic": topic, "partition": p, "key": key}]
+
+    def _stamped(self, sent: float, error: Any, message: Message) -> None:
+        """A delivery report: when the broker took what we sent at `sent`."""
+        if error is None:
+            self._time.stamped(sent, message.timestamp()[1])
+
+    def _queue(self, topic: str) -> str:
+        queue = queue_of(topic, Kind.DELAYED, self._settings.prefix)
+        assert queue is not None, "only such topics are subscribed to"
+        return queue
