@@ -103,6 +103,23 @@ def test_every_kind_of_handler_is_told_to_end_and_what_waits_behind_it_never_beg
     assert worker.terminate() == 0
 
 
+def test_what_is_scheduled_is_not_run_when_its_time_has_come(queue: Queue, app: App) -> None:
+    queue.add().wait_ready(2)
+    scheduler = queue.add(target="", role="scheduler")
+    for id in ("one", "two"):
+        app.enqueue("noop", {}, id=id, delay="8s", declared=False)
+    with Witness(queue.oracle.bootstrap, [queue.oracle.state]) as witness:
+        witness.until(lambda: {b"one", b"two"} <= set(witness.states), "no states")
+        assert {states[-1]["status"] for states in witness.states.values()} == {"scheduled"}
+    app.handle("one").cancel(name="noop")
+    assert statuses(app, "one") == {Status.CANCELLED}
+    assert statuses(app, "two") == {Status.SUCCEEDED}
+    # What fired with the other one, or before it, is dropped.
+    queue.oracle.wait_consumed()
+    assert runs(queue.folder) == ["two"]
+    assert scheduler.terminate() == 0
+
+
 def test_a_next_attempt_is_not_made(queue: Queue, app: App) -> None:
     queue.add().wait_ready(2)
     handle = put(app, "flaky", "one", fails=9, wait="1h")
