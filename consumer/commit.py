@@ -170,6 +170,11 @@ class Committer:
                 [
                     TopicPartition(tasks, p, offset, RELEASED if p in released else AT_WORK)
                     for p, offset in transaction.offsets.items()
+                ]
+                + [
+                    TopicPartition(self._topics.control, p, told.offset)
+                    for p, told in transaction.orders.items()
+                    if told.offset is not None
                 ],
                 transaction.fence.metadata,
                 deadline.left() or 0.001,
@@ -211,7 +216,12 @@ class Committer:
     ) -> None:
         self._encoder.take_large()  # left over from a transaction that was given up
         for p, outcomes in txn.outcomes.items():
+            told = txn.orders.get(p)
             messages: list[dict[str, Any]] = [
+                {"key": mark.record.mark_key, "value": self._encoder.state(mark)}
+                for mark in (told.marks if told is not None else ())
+            ]
+            messages += [
                 {"key": note.record.mark_key, "value": self._encoder.running(note)}
                 for note in txn.notes.get(p, ())
             ]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar, cast
 
+from taskmill.producer.control import Ways
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.ids import time_of
 from taskmill.producer.reader import RESULT_S, StateReader
@@ -45,19 +46,19 @@ class Handle(Generic[R_co]):
     them, the deduplication window.
     """
 
-    __slots__ = ("_definition", "_reader", "_since", "id", "queue")
+    __slots__ = ("_definition", "_since", "_ways", "id", "queue")
 
     def __init__(
         self,
         id: str,
         queue: str,
-        reader: Callable[[], StateReader],
+        ways: Ways,
         definition: TaskDefinition | None,
         since: int | None,
     ) -> None:
         self.id = id
         self.queue = queue
-        self._reader = reader
+        self._ways = ways
         self._definition = definition
         self._since = since
 
@@ -71,7 +72,7 @@ class Handle(Generic[R_co]):
 
         A result whose `result_ttl` is over is not in it any more.
         """
-        reader = self._reader()
+        reader = self._ways.reader()
         newest = reader.newest(self.queue, self.id, self._since)
         if self._since is None:
             seen = _read_through(newest, reader)
@@ -85,7 +86,7 @@ class Handle(Generic[R_co]):
         None where it lies there no more, or never did. Reads the topic from the time that the ID
         tells, all of a partition for one that tells none. Raises Unreachable.
         """
-        reader = self._reader()
+        reader = self._ways.reader()
         lying = _read_through(reader.task(self.queue, self.id, self._since), reader)
         return None if lying is None else _as_queued(lying, self.queue)
 
@@ -96,7 +97,7 @@ class Handle(Generic[R_co]):
         `timeout` is in seconds, None: as long as it takes. Raises ResultTimeout, ResultLost, and
         Unreachable where Kafka does not answer.
         """
-        reader = self._reader()
+        reader = self._ways.reader()
         future = reader.end(self.queue, self.id, self._since)
         seen = _ended(_wait(future, timeout, self._too_late(reader, timeout)))
         state = _as_of(reader.now_ms(), seen.state)
@@ -108,7 +109,7 @@ class Handle(Generic[R_co]):
 
     async def aoutcome(self, timeout: float | None = None) -> TaskState:
         """As `outcome`, for asyncio."""
-        reader = self._reader()
+        reader = self._ways.reader()
         future = reader.end(self.queue, self.id, self._since)
         seen = _ended(await _await(future, timeout, self._too_late(reader, timeout)))
         state = _as_of(reader.now_ms(), seen.state)
@@ -132,6 +133,23 @@ class Handle(Generic[R_co]):
     async def aresult(self, timeout: float | None = None) -> R_co:
         """As `result`, for asyncio."""
         return self._value(await self.aoutcome(timeout))
+
+    def cancel(self, *, name: str | None = None, actor: str | None = None) -> None:
+        """Ask that the task be cancelled; returns once that is acknowledged, not once it has ended.
+
+        What has not begun is not run, a handler that runs is told to end, a next attempt is not
+        made (docs/cancel.md). A task that has ended stays as it is. `name`: the task's, for its
+        state, where this handle is `app.handle`'s; `actor`: who asks. Raises Unreachable,
+        ClosedError, and InvalidInput where there is no such queue.
+        """
+        self._ways.sender().cancel(self.queue, self.id, self._name_or(name), actor)
+
+    async def acancel(self, *, name: str | None = None, actor: str | None = None) -> None:
+        """As `cancel`, for asyncio."""
+        await self._ways.sender().acancel(self.queue, self.id, self._name_or(name), actor)
+
+    def _name_or(self, name: str | None) -> str | None:
+        return name if self._definition is None else self._definition.name
 
     def _whole(self, state: TaskState, large: TaskResult | None, now_ms: int) -> TaskState:
         """`state` with what was set aside for its size."""

@@ -24,6 +24,7 @@ RELEASED: dict[str, tuple[str, ...]] = {
     "Task": ("Task.avsc",),
     "TaskState": ("TaskState.avsc", "TaskState-v1.avsc"),
     "TaskResult": ("TaskResult.avsc",),
+    "Control": ("Control.avsc",),
 }
 
 
@@ -58,7 +59,7 @@ def version(source: str) -> Version:
 
 @cache
 def released(record: str) -> tuple[Version, ...]:
-    """All versions of `record` (`Task`, `TaskState`, `TaskResult`), newest first."""
+    """All versions of `record` (`Task`, `TaskState`, `TaskResult`, `Control`), newest first."""
     return tuple(version(text(file)) for file in RELEASED[record])
 
 

@@ -1,4 +1,4 @@
-"""Task, TaskState and TaskResult to bytes and back: the one door to the wire (docs/wire.md)."""
+"""Task, TaskState, TaskResult, Control to bytes and back: the one door to the wire."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from taskmill.schemas.framing import Framing
 from taskmill.schemas.models import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
+    Control,
     Task,
     TaskError,
     TaskResult,
@@ -21,13 +22,14 @@ from taskmill.schemas.models import (
 from taskmill.schemas.registry import Registry
 from taskmill.schemas.states import Status
 
-Record = Task | TaskState | TaskResult
+Record = Task | TaskState | TaskResult | Control
 
 _MAX_INT = 2**31 - 1
 #: Least value of the numbers that are counted in; fastavro does not hold an int to 32 bits either.
 _TASK_LEAST = {"attempt": 1, "generation": 0, "seq": 0, "max_attempts": 1}
 _STATE_LEAST = {"attempt": 0, "generation": 0, "seq": 0, "deliveries": 0}
 _RESULT_LEAST = {"generation": 0, "seq": 0}
+_CONTROL_LEAST = {"generation": 0}
 #: Most bytes of the strings that become keys, or are repeated in a state.
 _TASK_MOST = {
     "id": MAX_ID_BYTES,
@@ -35,11 +37,18 @@ _TASK_MOST = {
     "lock_key": MAX_ID_BYTES,
     "parent_id": MAX_ID_BYTES,
 }
+_CONTROL_MOST = {
+    "id": MAX_ID_BYTES,
+    "action": MAX_NAME_BYTES,
+    "name": MAX_NAME_BYTES,
+    "actor": MAX_NAME_BYTES,
+}
 
 _task_fields = itemgetter(*Task._fields)
 _state_fields = itemgetter(*TaskState._fields)
 _result_fields = itemgetter(*TaskResult._fields)
 _error_fields = itemgetter(*TaskError._fields)
+_control_fields = itemgetter(*Control._fields)
 
 
 class Codec:
@@ -68,6 +77,7 @@ class Codec:
         self._tasks = Framing(released("Task"), registry)
         self._states = Framing(released("TaskState"), registry)
         self._results = Framing(released("TaskResult"), registry)
+        self._controls = Framing(released("Control"), registry)
 
     def encode_task(self, task: Task) -> bytes:
         """The value of a record on `tasks`."""
@@ -108,12 +118,26 @@ class Codec:
             fields["error"] = TaskError._make(_error_fields(fields["error"]))
         return TaskResult._make(_result_fields(fields))
 
+    def encode_control(self, control: Control) -> bytes:
+        """The value of a record on `control`."""
+        fields = control._asdict()
+        _check(fields, _CONTROL_LEAST, _CONTROL_MOST, "Control", InvalidInput)
+        return self._controls.encode(fields)
+
+    def decode_control(self, value: bytes | None) -> Control:
+        """The Control in `value`; its action may be one that is not known here."""
+        fields = self._controls.decode(value)
+        _check(fields, _CONTROL_LEAST, _CONTROL_MOST, "Control", DecodeError)
+        return Control._make(_control_fields(fields))
+
     def decode(self, value: bytes | None) -> Record:
         """The record in `value`, of whichever kind its schema says."""
         if self._states.reads(value):
             return self.decode_state(value)
         if self._results.reads(value):
             return self.decode_result(value)
+        if self._controls.reads(value):
+            return self.decode_control(value)
         return self.decode_task(value)
 
     def prepare(self) -> None:

@@ -9,12 +9,12 @@ from functools import cache
 from typing import Any
 
 from taskmill.schemas.avsc import released
-from taskmill.schemas.models import JSON, Task, TaskError, TaskResult, TaskState
+from taskmill.schemas.models import JSON, Control, Task, TaskError, TaskResult, TaskState
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def as_json(record: Task | TaskState | TaskResult) -> dict[str, Any]:
+def as_json(record: Task | TaskState | TaskResult | Control) -> dict[str, Any]:
     """`record` as an object that `json.dumps` takes, fields in the schema's order.
 
     A payload or result whose content type is JSON stands as the value itself, under its own name;
@@ -28,7 +28,7 @@ def as_json(record: Task | TaskState | TaskResult) -> dict[str, Any]:
         if name in times:
             out[name] = iso(value)
         elif isinstance(value, bytes):
-            out.update(_payload(name, value, JSON if name == "saved" else record.content_type))
+            out.update(_payload(name, value, JSON if name == "saved" else fields["content_type"]))
         elif isinstance(value, TaskError):
             out[name] = value._asdict()
         else:

@@ -1,4 +1,4 @@
-"""The records that travel: Task, TaskState, TaskResult; frozen tuples in the schema's order.
+"""The records that travel: Task, TaskState, TaskResult, Control; frozen, in the schema's order.
 
 Named tuples, not dataclasses: frozen, slotted, and made in C, which the hot path needs.
 All times are UTC milliseconds since the epoch.
@@ -85,3 +85,23 @@ class TaskResult(NamedTuple):
     error: TaskError | None = None
     #: The innermost frames of the failure, at most 4 KiB.
     stack: str | None = None
+
+
+#: What a Control may ask for.
+CANCEL = "cancel"
+
+
+class Control(NamedTuple):
+    """What somebody asks of a task, as it lies on `control`. `id` equals the record's key."""
+
+    id: str
+    #: Not an enum: what a later release asks for is passed over.
+    action: str
+    requested_at: int
+    #: None: whichever is current when it is read.
+    generation: int | None = None
+    #: As far as the sender knows it.
+    name: str | None = None
+    #: Of a reschedule.
+    not_before: int | None = None
+    actor: str | None = None

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 #: Imported only when asked for, so that `taskmill --help` stays quick.
 COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
+    "cancel": Entry("taskmill.cli.cancel:cancel", "Have a task end, wherever it stands."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
     "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),

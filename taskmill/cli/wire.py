@@ -68,7 +68,7 @@ def encode(
 @click.command()
 @click.option("--hex", "from_hex", is_flag=True, help="Read hexadecimal text instead of bytes.")
 def decode(from_hex: bool) -> None:
-    """Read one value from stdin, a Task, TaskState or TaskResult, and print it as JSON."""
+    """Read one value from stdin, a Task, TaskState, TaskResult or Control, and print it as JSON."""
     if sys.stdin.isatty():
         note("reading one value from the terminal, up to Ctrl-D")
     value = sys.stdin.buffer.read()

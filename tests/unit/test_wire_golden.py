@@ -25,8 +25,14 @@ FROZEN = {
     "Task": ["c301b825e198d4fe712b"],
     "TaskState": ["c301eccc4ebdcb3676c1", "c3012af0f1dc85882eb2"],
     "TaskResult": ["c301ccba8a919d93e94c"],
+    "Control": ["c3011430cd850dc0a8c3"],
 }
-ENCODE = {"Task": "encode_task", "TaskState": "encode_state", "TaskResult": "encode_result"}
+ENCODE = {
+    "Task": "encode_task",
+    "TaskState": "encode_state",
+    "TaskResult": "encode_result",
+    "Control": "encode_control",
+}
 
 
 def case_from(record: str, fields: dict[str, Any]) -> Any:
