@@ -1,10 +1,12 @@
-"""How tasks are cancelled: the part of the protocol that takes orders. See orders.py.
+"""How tasks are cancelled, and moved: the part of the protocol that takes orders. See orders.py.
 
 queued here, not begun         CANCELLED, and never started
 running                        its handler is told to end (`to_stop`); CANCELLED unless it
                                returns first
 ended, not committed           a next attempt is not made: CANCELLED; an end stands
 not in flight                  a mark: what comes of its ID and generation is a duplicate
+
+A task that waits for its time is moved by a mark too, with a word to whoever passes it on.
 """
 
 from __future__ import annotations
@@ -12,11 +14,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from taskmill.consumer.intake import Intake
-from taskmill.consumer.orders import NOWHERE, Order, Pending, is_open, mark_of, place_of
+from taskmill.consumer.orders import (
+    NOWHERE,
+    Order,
+    Pending,
+    entry_of,
+    is_open,
+    mark_of,
+    may_move,
+    place_of,
+)
 from taskmill.consumer.part import Part, Phase
 from taskmill.consumer.record import Lease, Outcome, Record, is_heavy
 from taskmill.consumer.table import Entry
 from taskmill.consumer.window import Window
+from taskmill.schemas.models import RESCHEDULE, Control
 from taskmill.schemas.states import Status
 
 #: What stands, though it was to be cancelled.
@@ -81,6 +93,8 @@ class Cancelling(Intake):
                 continue
             if order.control is None:
                 part.orders.done.append(order.offset)
+            elif order.control.action == RESCHEDULE:
+                self._reschedule(part, order, order.control, entry)
             else:
                 self._cancel(part, order, order.control.generation, entry)
         self._open_gates()
@@ -104,12 +118,31 @@ class Cancelling(Intake):
                 part.ready.append(self._overtaken(record))
         marked = orders.marked.get(key)
         if marked is not None:
-            entry = Entry(marked.record.generation, marked.record.seq, Status.CANCELLED, 0)
+            entry = entry_of(marked)
         place = place_of(generation, entry)
         if place is None:
             orders.done.append(order.offset)
         else:
             orders.mark(mark_of(part.lease, order, place))
+
+    def _reschedule(self, part: Part, order: Order, control: Control, entry: Entry | None) -> None:
+        key, orders = order.mark_key, part.orders
+        if (marked := orders.marked.get(key)) is not None:
+            entry = entry_of(marked)
+        # What is in flight has come to its time, or is about to be seen to wait.
+        if key in part.live or not may_move(control, entry):
+            orders.done.append(order.offset)
+            return
+        assert entry is not None, "that of a task that waits"
+        mark = mark_of(part.lease, order, (entry.generation, entry.seq))
+        orders.mark(
+            mark._replace(
+                status=Status.SCHEDULED,
+                finished_at=None,
+                due_at=control.not_before,
+                saved=entry.saved,
+            )
+        )
 
     def _cancel_record(self, part: Part, record: Record, offsets: list[int], read_at: int) -> None:
         """`record` is in flight, or has an outcome that awaits its commit."""

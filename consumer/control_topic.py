@@ -14,7 +14,7 @@ from taskmill.runtime.errors import DecodeError
 from taskmill.runtime.kafka import client_config
 from taskmill.runtime.partition import partition_for
 from taskmill.schemas.codec import Codec
-from taskmill.schemas.models import CANCEL, Control
+from taskmill.schemas.models import CANCEL, RESCHEDULE, Control
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -122,8 +122,10 @@ class ControlTopic:
             raise DecodeError(f"its key is not its id, {control.id!r:.80}")
         if partition_for(identity, self._partitions) != p:
             raise DecodeError("murmur2 of its key says another partition")
-        if control.action != CANCEL:
+        if control.action not in (CANCEL, RESCHEDULE):
             raise DecodeError(f"action {control.action!r:.80} is not known here")
+        if control.action == RESCHEDULE and control.not_before is None:
+            raise DecodeError("a reschedule without not_before")
 
     def _tell(self, what: str) -> None:
         """Log it once, and a hundred such things at the most."""

@@ -6,9 +6,10 @@
       ├────> about an entry of the table ──> mark ─────────────────────> done ──> its offset moves
       └────> nothing is to be done ───────────────────────────────────────┘
 
-A *mark* is the outcome CANCELLED without a record of `tasks`: what stands for its record lies at
-the order's offset on `control`. Offsets move as those of `tasks` do: to the lowest that is not
-done, in the transaction that holds the mark or a later one. What is read again changes nothing.
+A *mark* is an outcome without a record of `tasks`: CANCELLED, or SCHEDULED of a task that is given
+another time. What stands for its record lies at the order's offset on `control`. Offsets move as
+those of `tasks` do: to the lowest that is not done, in the transaction that holds the mark or a
+later one. What is read again changes nothing.
 """
 
 from __future__ import annotations
@@ -174,7 +175,19 @@ class Orders:
 
 def entry_of(mark: Outcome) -> Entry:
     """What the table will hold."""
-    return Entry(mark.record.generation, mark.record.seq, Status.CANCELLED, 0)
+    record = mark.record
+    assert mark.status is not None, "or it marks nothing"
+    return Entry(record.generation, record.seq, mark.status, 0, saved=mark.saved)
+
+
+def may_move(control: Control, entry: Entry | None) -> bool:
+    """Whether the task that the table holds as `entry` waits as the sender of `control` saw it."""
+    return (
+        entry is not None
+        and entry.status is Status.SCHEDULED
+        and control.generation in (None, entry.generation)
+        and control.seq in (None, entry.seq)
+    )
 
 
 def place_of(generation: int | None, entry: Entry | None) -> tuple[int, int] | None:
@@ -195,7 +208,10 @@ def mark_of(lease: Lease, order: Order, place: tuple[int, int]) -> Outcome:
     assert control is not None, "what is passed over marks nothing"
     generation, seq = place
     name, at = control.name or "", control.requested_at
-    task = Task(control.id, name, b"", JSON, at, attempt=0, generation=generation, seq=seq)
+    enqueued_at = at if control.enqueued_at is None else control.enqueued_at
+    # Until when it was to wait: whoever passes it on finds it by that.
+    task = Task(control.id, name, b"", JSON, enqueued_at, control.due_at, attempt=0)
+    task = task._replace(generation=generation, seq=seq)
     source = Source("", lease.partition, -1, at, order.mark_key, None, ())
     record = Record(lease, order.offset, order.mark_key, generation, seq, task, source)
     return Outcome(record, Status.CANCELLED, finished_at=order.read_at)

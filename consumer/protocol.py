@@ -42,6 +42,7 @@ from taskmill.consumer.record import Lease, Note, Outcome, Record, is_heavy
 from taskmill.consumer.table import Entry
 from taskmill.consumer.transaction import Expired, Fence, Taken, Transaction, is_committed
 from taskmill.consumer.window import Window
+from taskmill.schemas.states import Status
 
 __all__ = ["Assignment", "Fence", "Limits", "Phase", "Protocol", "Transaction"]
 
@@ -180,7 +181,9 @@ class Protocol(Cancelling):
             return []
         (unknown, notes), part.unknown = part.unknown, None
         marks = part.orders.taken
-        all_done = is_committed([*marks, *unknown], entries)
+        # One that moves a task leaves what the table holds as it was, and tells nothing.
+        told = [mark for mark in marks if mark.status is Status.CANCELLED]
+        all_done = is_committed([*told, *unknown], entries)
         self.recovered += marks if all_done else []
         part.orders.settle() if all_done else part.orders.put_back()
         # Noted again, whatever the table shows: such a mark may be another owner's, who has started

@@ -20,7 +20,7 @@ from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import Kind, TopicAdmin, Topics, ensure
 from taskmill.schemas.codec import Codec, check_id
-from taskmill.schemas.models import CANCEL, Control
+from taskmill.schemas.models import CANCEL, RESCHEDULE, Control, TaskState
 
 #: A count is asked again after this. One on a wrong partition is not re-routed, as a task is.
 FRESH_S = 1.0
@@ -72,6 +72,29 @@ class ControlSender:
     ) -> None:
         """As `cancel`, for asyncio."""
         await self.asend(queue, self._cancellation(task_id, name, actor))
+
+    def reschedule(
+        self, queue: str, state: TaskState, not_before: int, actor: str | None = None
+    ) -> None:
+        """Ask that the task of `state`, which is scheduled, wait until `not_before` (UTC ms);
+        returns once that is acknowledged. Raises as `cancel`."""
+        asked = Control(
+            state.id,
+            RESCHEDULE,
+            self._clock.now_ms(),
+            state.generation,
+            state.name,
+            not_before,
+            state.seq,
+            state.next_attempt_at,
+            state.enqueued_at,
+            actor,
+        )
+        self.send(queue, asked)
+
+    def now_ms(self) -> int:
+        """UTC milliseconds, from which delays count."""
+        return self._clock.now_ms()
 
     def _cancellation(self, task_id: str, name: str | None, actor: str | None) -> Control:
         check_id(task_id)

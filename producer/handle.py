@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from taskmill.producer.control import Ways
@@ -12,8 +13,11 @@ from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.ids import time_of
 from taskmill.producer.reader import RESULT_S, StateReader
 from taskmill.producer.results import Results
+from taskmill.producer.time_limits import AT_ONCE, start_of
 from taskmill.producer.watch import Lying, Seen
 from taskmill.runtime.errors import (
+    ConfigError,
+    InvalidInput,
     ResultExpired,
     ResultLost,
     ResultTimeout,
@@ -147,6 +151,37 @@ class Handle(Generic[R_co]):
     async def acancel(self, *, name: str | None = None, actor: str | None = None) -> None:
         """As `cancel`, for asyncio."""
         await self._ways.sender().acancel(self.queue, self.id, self._name_or(name), actor)
+
+    def reschedule(
+        self,
+        *,
+        delay: str | None = None,
+        at: datetime | str | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Ask that the task, which is scheduled, start at another time: after `delay` from now, or
+        `at` (as in CallOptions); returns once that is acknowledged (docs/delayed.md).
+
+        Raises ConfigError for a time that is none, InvalidInput where the task is not scheduled,
+        Unreachable, ClosedError.
+        """
+        start = start_of(delay, at)
+        if start is AT_ONCE:
+            raise ConfigError("reschedule needs delay=… or at=…")
+        state = self.state()
+        if state is None or state.status is not Status.SCHEDULED:
+            status = Status.QUEUED if state is None else state.status
+            raise InvalidInput(
+                f"task {self.id!r} is {status}: only one that is scheduled can have another time"
+            )
+        sender = self._ways.sender()
+        not_before = start.not_before(sender.now_ms())
+        assert not_before is not None, "one of them was given"
+        sender.reschedule(self.queue, state, not_before, actor)
+
+    async def areschedule(self, **given: Any) -> None:
+        """As `reschedule`, for asyncio."""
+        await asyncio.to_thread(self.reschedule, **given)
 
     def _name_or(self, name: str | None) -> str | None:
         return name if self._definition is None else self._definition.name

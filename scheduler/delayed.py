@@ -26,7 +26,7 @@ from confluent_kafka import (
 )
 
 from taskmill.consumer.decode import headers_of
-from taskmill.consumer.delayed import DelayedKey, due_key
+from taskmill.consumer.delayed import MOVE, DelayedKey, Move, due_key
 from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.changelog import Changelog, Stopped
 from taskmill.runtime.clock import Clock, Deadline
@@ -39,6 +39,7 @@ from taskmill.runtime.topic_table import Kind, delayed_group, queue_of
 from taskmill.scheduler.broker_time import BrokerTime
 from taskmill.scheduler.held import pack, unpack
 from taskmill.scheduler.member import ROUTE_S, Member, Place, gather_s, place_of, to_tasks
+from taskmill.scheduler.moves import moved
 
 logger = logging.getLogger("taskmill.scheduler")
 
@@ -56,7 +57,7 @@ PROGRESS_S = 5.0
 class Part:
     """One partition that is owned: its copy, and what is known of it."""
 
-    __slots__ = ("began", "end", "next_due", "position", "store", "told_at")
+    __slots__ = ("began", "end", "has_moves", "next_due", "position", "store", "told_at")
 
     def __init__(self, store: Store, end: int, now: float) -> None:
         self.store = store
@@ -65,12 +66,15 @@ class Part:
         self.position = store.checkpoint()
         #: When the first one is due (UTC ms); None: none waits.
         self.next_due: int | None = None
+        #: Whether some of its tasks are to be given another time.
+        self.has_moves = False
         self.began = self.told_at = now
 
     def look(self) -> None:
-        """Find out when the first one is due."""
-        first = next(self.store.items(chunk=1), None)
+        """Find out when the first one is due, and whether some are to be moved."""
+        first = next(self.store.items(end=MOVE, chunk=1), None)
         self.next_due = None if first is None else DelayedKey.unpack(first[0]).due_at
+        self.has_moves = next(self.store.items(MOVE, chunk=1), None) is not None
 
     def due(self, now_ms: int) -> Iterator[tuple[bytes, bytes]]:
         """Those that are due, the longest overdue first."""
@@ -87,6 +91,7 @@ class Delayed(Member):
         group = delayed_group(settings.prefix)
         super().__init__(settings, "delayed tasks", group, transactional_id, clock)
         self._folder = folder
+        self._longest_ms = settings.dedup_window_ms // 2
         self._changelog: Changelog | None = None
         #: Came, and have no copy yet.
         self._new: set[Place] = set()
@@ -210,19 +215,26 @@ class Delayed(Member):
             if not key:
                 continue
             try:
-                due_at = DelayedKey.unpack(key).due_at
+                batch.append((key, self._taken(part, key, message)))
             except ValueError as error:
                 logger.warning("%s [%d]: passed over: %s", *place, error)
-                continue
-            value = message.value()
-            if value is None:
-                batch.append((key, None))
-            else:
-                batch.append((key, pack(headers_of(message) or [], value)))
-                if part.next_due is None or due_at < part.next_due:
-                    part.next_due = due_at
         for place, puts in batches.items():
             self._apply(place, puts)
+
+    def _taken(self, part: Part, key: bytes, message: Message) -> bytes | None:
+        """What the copy holds of `message`. Raises ValueError for what nobody should have put."""
+        value = message.value()
+        if key.startswith(MOVE):
+            if value is not None:
+                Move.unpack(key, value)
+                part.has_moves = True
+            return value
+        due_at = DelayedKey.unpack(key).due_at
+        if value is None:
+            return None
+        if part.next_due is None or due_at < part.next_due:
+            part.next_due = due_at
+        return pack(headers_of(message) or [], value)
 
     def _apply(self, place: Place, puts: list[Put]) -> None:
         part = self._parts[place]
@@ -237,7 +249,10 @@ class Delayed(Member):
     def _due_in_s(self) -> float | None:
         if self._new:
             return OPENING_S
-        times = [one.next_due for one in self._ready().values() if one.next_due is not None]
+        ready = self._ready().values()
+        if any(one.has_moves for one in ready):
+            return 0.0
+        times = [one.next_due for one in ready if one.next_due is not None]
         return (min(times) - self._time.now_ms()) / 1000 if times else None
 
     def _ready(self) -> dict[Place, Part]:
@@ -247,43 +262,56 @@ class Delayed(Member):
     # ---- passing on ---------------------------------------------------------------------------
 
     def _pass_on(self) -> float:
-        now, room, size = self._time.now_ms(), PER_TRANSACTION, BYTES_PER_TRANSACTION
+        for place, part in self._ready().items():
+            if part.has_moves:
+                # Before anything is passed on that would be late, or early, by then.
+                latest = self._time.now_ms() + self._longest_ms
+                self._transact(*moved(place, part.store, latest))
+                return 0.0
+        messages, gone = self._gather(self._time.now_ms())
+        if not messages:
+            return 0.0
+        messages[0]["on_delivery"] = partial(self._stamped, self._clock.monotonic())
+        self._transact(messages, gone)
+        for place, puts in gone.items():
+            self.passed[place[0]] += len(puts)
+        return gather_s(len(messages) // 2, PER_TRANSACTION)
+
+    def _gather(self, now_ms: int) -> tuple[list[dict[str, Any]], dict[Place, list[Put]]]:
+        """What is due, as far as one transaction holds it, and what leaves the copies with it."""
+        room, size = PER_TRANSACTION, BYTES_PER_TRANSACTION
         messages: list[dict[str, Any]] = []
         gone: dict[Place, list[Put]] = {}
         waiting = [
             (part.next_due, place, part)
             for place, part in self._ready().items()
-            if part.next_due is not None and part.next_due <= now
+            if part.next_due is not None and part.next_due <= now_ms
         ]
         for _, place, part in sorted(waiting, key=lambda one: one[:2]):
-            for key, packed in part.due(now):
+            for key, packed in part.due(now_ms):
                 gone.setdefault(place, []).append((key, None))
                 messages += self._onward(place, key, packed)
                 room, size = room - 1, size - len(packed)
                 if room <= 0 or size <= 0:
-                    break
-            else:
-                if place not in gone:
-                    part.look()  # what was due was cancelled
-            if room <= 0 or size <= 0:
-                break
-        if not messages:
-            return 0.0
-        messages[0]["on_delivery"] = partial(self._stamped, self._clock.monotonic())
-        offsets = [TopicPartition(*place, self._parts[place].position) for place in gone]
+                    return messages, gone
+            if place not in gone:
+                part.look()  # what was due has gone otherwise
+        return messages, gone
+
+    def _transact(self, messages: list[dict[str, Any]], changed: dict[Place, list[Put]]) -> None:
+        """Commit `messages`, then change the copies."""
+        offsets = [TopicPartition(*place, self._parts[place].position) for place in changed]
         try:
             self._passing.transact(messages, offsets, self._metadata)
         except (KafkaException, BufferError):
             # Perhaps a queue has fewer partitions than it had.
-            for topic, _ in gone:
+            for topic, _ in changed:
                 self._routes.forget(self._queue(topic))
             raise
-        for place, puts in gone.items():
-            self.passed[place[0]] += len(puts)
+        for place, puts in changed.items():
             self._apply(place, puts)
             if (left := self._parts.get(place)) is not None:
                 left.look()
-        return gather_s(len(messages) // 2, PER_TRANSACTION)
 
     def _onward(self, place: Place, key: bytes, packed: bytes) -> list[dict[str, Any]]:
         """The task on its way, and the end of its wait."""

@@ -88,7 +88,7 @@ class TaskResult(NamedTuple):
 
 
 #: What a Control may ask for.
-CANCEL = "cancel"
+CANCEL, RESCHEDULE = "cancel", "reschedule"
 
 
 class Control(NamedTuple):
@@ -102,6 +102,10 @@ class Control(NamedTuple):
     generation: int | None = None
     #: As far as the sender knows it.
     name: str | None = None
-    #: Of a reschedule.
+    #: Of a reschedule: the new time; the seq and the time of the state that the sender saw.
     not_before: int | None = None
+    seq: int | None = None
+    due_at: int | None = None
+    #: As far as the sender knows it.
+    enqueued_at: int | None = None
     actor: str | None = None

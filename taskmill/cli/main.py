@@ -38,6 +38,9 @@ COMMANDS: dict[str, Entry] = {
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
     "replay": Entry("taskmill.cli.replay:replay", "Run finished tasks again, on purpose."),
+    "reschedule": Entry(
+        "taskmill.cli.reschedule:reschedule", "Give a scheduled task another time."
+    ),
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
     "scheduler": Entry(
         "taskmill.cli.scheduler:scheduler", "Pass on tasks that wait for their time."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
 
@@ -14,11 +15,12 @@ from support.brokers import PrivateBroker
 from support.faketime import SteppedClock
 from support.proof import fresh_seeds
 from support.queues import Queue
-from support.wire import read_state, task_value
+from support.wire import NOW_MS, read_state, task_value
 from support.workers import WorkerProcess
 from taskmill import App
 from taskmill.consumer.delayed import DelayedKey
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import ConfigError, InvalidInput
 from taskmill.runtime.topic_table import Kind
 from taskmill.runtime.topics import Topics, ensure
 
@@ -190,6 +192,35 @@ def test_a_scheduler_that_comes_back_reads_what_changed_meanwhile(scene: Scene) 
     assert "rebuilt" not in again.log
     scene.oracle.wait_states(near)
     assert scene.began().keys() == {"soon", *near}
+
+
+def test_what_is_scheduled_can_have_another_time_or_none(scene: Scene) -> None:
+    scene.scheduler()
+    scene.add().wait_ready(PARTITIONS)
+    start = now_ms()
+    hour, soon = start + 3_600_000, start + 4_000
+    scene.put_delayed({"earlier": hour, "later": soon, "never": soon, "last": soon})
+    scene.oracle.wait_consumed()
+    with App("test", scene.settings) as app:
+        app.handle("earlier").reschedule(at=datetime.now(UTC))
+        app.handle("later").reschedule(delay="1h")
+        app.handle("never").cancel()
+        scene.oracle.wait_states(["earlier", "never", "last"])
+        assert scene.began().keys() == {"earlier", "last"}
+        state = app.handle("later").state()
+        assert state is not None
+        assert state.status.value == "scheduled"
+        assert (state.next_attempt_at or 0) > start + 3_500_000
+        assert (state.name, state.enqueued_at) == ("flaky", NOW_MS)
+        # Moved once more, from a time that it was moved to.
+        app.handle("later").reschedule(at="2020-01-01T00:00Z")
+        scene.oracle.wait_state("later")
+        with pytest.raises(InvalidInput, match=r"'later' is succeeded: only one that is scheduled"):
+            app.handle("later").reschedule(delay="1h")
+        with pytest.raises(ConfigError, match=r"^reschedule needs delay=… or at=…$"):
+            app.handle("later").reschedule()
+    scene.oracle.check(["earlier", "never", "last", "later"])
+    assert len(scene.began()["later"]) == 1
 
 
 def test_nothing_is_early_when_clocks_step(

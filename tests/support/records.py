@@ -127,5 +127,8 @@ controls = st.builds(
     generation=_or_none(counts),
     name=_or_none(names),
     not_before=_or_none(longs),
+    seq=_or_none(counts),
+    due_at=_or_none(longs),
+    enqueued_at=_or_none(longs),
     actor=_or_none(names),
 )

@@ -25,7 +25,7 @@ FROZEN = {
     "Task": ["c301b825e198d4fe712b"],
     "TaskState": ["c301eccc4ebdcb3676c1", "c3012af0f1dc85882eb2"],
     "TaskResult": ["c301ccba8a919d93e94c"],
-    "Control": ["c3011430cd850dc0a8c3"],
+    "Control": ["c301c292602d161af230"],
 }
 ENCODE = {
     "Task": "encode_task",
