@@ -19,6 +19,8 @@ from support.wire import NOW_MS, read_state, task_value
 from support.workers import WorkerProcess
 from taskmill import App
 from taskmill.consumer.delayed import DelayedKey
+from taskmill.consumer.retry_watch import RetryWatch
+from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import ConfigError, InvalidInput
 from taskmill.runtime.topic_table import Kind
@@ -156,7 +158,9 @@ def test_what_is_passed_on_too_early_comes_back(scene: Scene) -> None:
     assert ended["seq"] == 2
 
 
-def test_what_waits_is_kept_while_nobody_passes_it_on_and_two_share_it(scene: Scene) -> None:
+def test_what_waits_is_kept_while_nobody_passes_it_on_and_two_share_it(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     scene.add().wait_ready(PARTITIONS)
     start = now_ms()
     due = {f"task {n}": start + 10 * n for n in range(300)}
@@ -166,9 +170,16 @@ def test_what_waits_is_kept_while_nobody_passes_it_on_and_two_share_it(scene: Sc
     waiting = {r.key for r in scene.oracle.read(scene.topics.delayed)}
     assert waiting
     assert {DelayedKey.unpack(key or b"").seq for key in waiting} == {1}
+    watch = RetryWatch(scene.settings, scene.topics, SYSTEM_CLOCK)
+    watch.step()
+    (message,) = [record.message for record in caplog.records if "does a" in record.message]
+    assert message.startswith("delayed tasks of queue default are not passed on: does a `taskmill")
     schedulers = [scene.scheduler() for _ in range(2)]
     for one in schedulers:
         one.wait_for(r"restored \S+delayed\S+ \[")
+    caplog.clear()
+    watch.step()
+    assert not caplog.records
     scene.oracle.wait_states(due)
     scene.oracle.check(due)
     scene.check_times(due)
