@@ -83,10 +83,8 @@ class RetryWatch:
         admin = AdminClient(client_config(self._settings, "retry-watch-admin", clock=self._clock))
         answer = admin.list_consumer_groups(request_timeout=CALL_S).result(2 * CALL_S)
         group = delayed_group(self._settings.prefix)
-        at_work = (
-            one.state != ConsumerGroupState.EMPTY for one in answer.valid if one.group_id == group
-        )
-        return not answer.errors and not any(at_work)
+        mine = (one for one in answer.valid if one.group_id == group)
+        return not answer.errors and all(one.state == ConsumerGroupState.EMPTY for one in mine)
 
     def _due(self, consumer: Consumer, topic: str, count: int, tier: Tier) -> list[int]:
         """When the next one of each partition is due, where there is one (UTC ms)."""
