@@ -27,18 +27,19 @@ from confluent_kafka import (
 
 from taskmill.consumer.decode import headers_of
 from taskmill.consumer.delayed import MOVE, DelayedKey, Move, due_key
+from taskmill.consumer.fence import end_transactions
 from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.changelog import Changelog, Stopped
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import StoreDamaged
-from taskmill.runtime.kafka import resume_at
+from taskmill.runtime.errors import StoreDamaged, TaskmillError
+from taskmill.runtime.kafka import client_config, resume_at
 from taskmill.runtime.store import Put, Store
 from taskmill.runtime.store_open import open_store
 from taskmill.runtime.topic_table import Kind, delayed_group, queue_of
 from taskmill.scheduler.broker_time import BrokerTime
 from taskmill.scheduler.held import pack, unpack
-from taskmill.scheduler.member import ROUTE_S, Member, Place, gather_s, place_of, to_tasks
+from taskmill.scheduler.member import ROUTE_S, Member, Place, gather_s, place_of, text_of, to_tasks
 from taskmill.scheduler.moves import moved
 
 logger = logging.getLogger("taskmill.scheduler")
@@ -50,6 +51,9 @@ BYTES_PER_TRANSACTION = 16 * 1024 * 1024
 MAX_AGE_MS = 84 * 3_600_000
 #: How long a poll blocks while a copy is opened.
 OPENING_S = 0.01
+#: A copy that is not complete and not read further is held up by a transaction that nobody ends.
+STUCK_S = 1.0
+FENCE_S = 3.0
 #: Between two lines that say how far a partition is read.
 PROGRESS_S = 5.0
 
@@ -57,7 +61,16 @@ PROGRESS_S = 5.0
 class Part:
     """One partition that is owned: its copy, and what is known of it."""
 
-    __slots__ = ("began", "end", "has_moves", "next_due", "position", "store", "told_at")
+    __slots__ = (
+        "began",
+        "end",
+        "has_moves",
+        "next_due",
+        "position",
+        "store",
+        "stuck_at",
+        "told_at",
+    )
 
     def __init__(self, store: Store, end: int, now: float) -> None:
         self.store = store
@@ -69,6 +82,8 @@ class Part:
         #: Whether some of its tasks are to be given another time.
         self.has_moves = False
         self.began = self.told_at = now
+        #: From then on it counts as held up, if it is not read further (monotonic; None: no more).
+        self.stuck_at: float | None = now + STUCK_S
 
     def look(self) -> None:
         """Find out when the first one is due, and whether some are to be moved."""
@@ -91,6 +106,7 @@ class Delayed(Member):
         group = delayed_group(settings.prefix)
         super().__init__(settings, "delayed tasks", group, transactional_id, clock)
         self._folder = folder
+        self._transactional_id = transactional_id
         self._longest_ms = settings.dedup_window_ms // 2
         self._changelog: Changelog | None = None
         #: Came, and have no copy yet.
@@ -182,9 +198,13 @@ class Delayed(Member):
         if part.position < end:
             # It passes the markers of transactions too, behind the last record that came.
             at: int = consumer.position([TopicPartition(topic, p)])[0].offset
-            part.position = max(part.position, at)
+            if at > part.position:
+                part.position, part.stuck_at = at, self._clock.monotonic() + STUCK_S
         now = self._clock.monotonic()
         if part.position < end:
+            if part.stuck_at is not None and now >= part.stuck_at:
+                part.stuck_at = None
+                self._fence_last_owner(place)
             if now - part.told_at >= PROGRESS_S:
                 part.told_at = now
                 logger.info("restoring %s [%d]: at %d of %d", topic, p, part.position, end)
@@ -200,6 +220,32 @@ class Delayed(Member):
             part.store.count(),
             now - part.began,
         )
+
+    def _fence_last_owner(self, place: Place) -> None:
+        """End what the last owner of `place` has left open. One that lives has nothing open for so
+        long; it makes its producer anew."""
+        # Not a read_committed one: that would wait for the very offset that is being committed.
+        consumer = Consumer(
+            client_config(
+                self._settings,
+                "delayed-fence",
+                clock=self._clock,
+                group_id=self.group,
+                enable_auto_commit=False,
+                isolation_level="read_uncommitted",
+            )
+        )
+        try:
+            (last,) = consumer.committed([TopicPartition(*place)], FENCE_S)
+            owner = last.metadata
+            if owner and owner != self._transactional_id:
+                logger.info("%s [%d]: ending what %s has left open", *place, owner)
+                end_transactions(self._settings, [owner], FENCE_S, self._clock)
+        except (KafkaException, TaskmillError) as error:
+            # Then the broker ends it, in some 15 s.
+            logger.warning("%s [%d] is held up: %s", *place, text_of(error))
+        finally:
+            consumer.close()
 
     # ---- taking in ----------------------------------------------------------------------------
 
@@ -300,7 +346,9 @@ class Delayed(Member):
 
     def _transact(self, messages: list[dict[str, Any]], changed: dict[Place, list[Put]]) -> None:
         """Commit `messages`, then change the copies."""
-        offsets = [TopicPartition(*place, self._parts[place].position) for place in changed]
+        # Whoever owns one next is told under which ID something may be open.
+        owner = self._transactional_id
+        offsets = [TopicPartition(*place, self._parts[place].position, owner) for place in changed]
         try:
             self._passing.transact(messages, offsets, self._metadata)
         except (KafkaException, BufferError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
 
 from support.brokers import PrivateBroker
 from support.faketime import SteppedClock
@@ -203,6 +204,37 @@ def test_a_scheduler_that_comes_back_reads_what_changed_meanwhile(scene: Scene) 
     assert "rebuilt" not in again.log
     scene.oracle.wait_states(near)
     assert scene.began().keys() == {"soon", *near}
+
+
+def test_what_a_dead_owner_has_left_open_holds_nothing_up(scene: Scene) -> None:
+    ensure(scene.settings, "default", [Kind.DELAYED])
+    topic, prefix = scene.topics.delayed, scene.settings.prefix
+    bootstrap = scene.oracle.bootstrap
+    dead = Producer(
+        {
+            "bootstrap.servers": bootstrap,
+            "transactional.id": f"{prefix}.dead",
+            # Far beyond the time in which the test waits for the restore.
+            "transaction.timeout.ms": 300_000,
+        }
+    )
+    member = Consumer({"bootstrap.servers": bootstrap, "group.id": f"{prefix}.delayed"})
+    dead.init_transactions(30)
+    dead.begin_transaction()
+    owned = [
+        TopicPartition(topic, p, 0, f"{scene.settings.prefix}.dead") for p in range(PARTITIONS)
+    ]
+    dead.send_offsets_to_transaction(owned, member.consumer_group_metadata(), 30)
+    dead.commit_transaction(30)
+    dead.begin_transaction()
+    for p in range(PARTITIONS):
+        dead.produce(topic, b"what is not committed", b"0000000000000/gone/0/1", p)
+    dead.send_offsets_to_transaction(owned, member.consumer_group_metadata(), 30)
+    dead.flush(30)
+    member.close()
+    scheduler = scene.scheduler()
+    scheduler.wait_for(r"restored \S+delayed\S+ \[", times=PARTITIONS)
+    assert "ending what" in scheduler.log
 
 
 def test_what_is_scheduled_can_have_another_time_or_none(scene: Scene) -> None:
