@@ -24,8 +24,7 @@ demo: setup ## index the standard library through Kafka, kill a worker half way,
 
 .PHONY: test
 test: setup ## every test, against a real Kafka
-	@deploy/system.sh --kcat
-	@deploy/system.sh --postgres
+	@deploy/system.sh --tests
 	$(PYTEST) -q $(SIDE_BY_SIDE)
 
 .PHONY: quick
@@ -34,7 +33,7 @@ quick: $(VENV)/.installed ## the tests that need no broker, in seconds
 
 .PHONY: proof
 proof: setup ## every fault at 30 seeded points, 100,000 simulated schedules, planted bugs: proof/latest.json
-	@deploy/system.sh --postgres
+	@deploy/system.sh --tests
 	$(BIN)/python proof/run.py
 
 .PHONY: check

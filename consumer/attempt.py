@@ -21,6 +21,7 @@ from taskmill.consumer.timeouts import (
     deadline_of,
     due_of,
     expiry_of,
+    is_cancelled,
     traceback_of,
 )
 from taskmill.producer.context import Context, Encode
@@ -29,7 +30,7 @@ from taskmill.producer.middleware import Hooks
 from taskmill.producer.retry import says_when
 from taskmill.producer.time_limits import NO_LIMITS
 from taskmill.runtime.clock import Clock
-from taskmill.runtime.errors import DeadlineExceeded, InvalidResult, Reject, TimedOut
+from taskmill.runtime.errors import DeadlineExceeded, Interrupted, InvalidResult, Reject, TimedOut
 from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
 from taskmill.schemas.states import Status
@@ -94,7 +95,7 @@ class Attempts:
         timekeeper: Timekeeper | None = None,
     ) -> None:
         self._definitions = definitions
-        self._clock = clock
+        self.clock = self._clock = clock
         self._hooks = hooks
         self._max_result_bytes = max_result_bytes
         self.timekeeper = timekeeper or Timekeeper(clock)
@@ -112,6 +113,8 @@ class Attempts:
         task = record.task
         assert task is not None, "a record without a task is an outcome already"
         now = clock.now_ms()
+        if is_cancelled(record):
+            return cancelled(record, now)
         definition = self._definitions.get(task.name)
         limits = NO_LIMITS if definition is None else definition.limits
         due = None
@@ -147,7 +150,8 @@ class Attempts:
         monotonic, lease = self._clock.monotonic, record.lease
 
         def is_over() -> bool:
-            return not lease.held or (due is not None and monotonic() >= due.at)
+            is_late = due is not None and monotonic() >= due.at
+            return is_late or not lease.held or is_cancelled(record)
 
         return Context(
             id=task.id,
@@ -219,7 +223,9 @@ class Attempts:
         finished_at: int,
         duration: float = 0.0,
     ) -> Outcome:
-        """Retrying, or dead: as the task's policy says of `error`."""
+        """Retrying, or dead: as the task's policy says of `error`; cancelled, if it was."""
+        if is_cancelled(record):
+            return Outcome(record, Status.CANCELLED, None, None, started_at, finished_at, duration)
         task = record.task
         assert task is not None, "only a task is attempted"
         outcome = _dead(record, _reason_of(error), error, started_at, finished_at, duration)
@@ -234,9 +240,9 @@ class Attempts:
         return outcome._replace(status=Status.RETRYING, retry_ms=retry_ms, due_at=due_at)
 
     def leave(self, attempt: Prepared, frames: Iterable[FrameType]) -> Outcome:
-        """The handler does not end, though its time is over; it stands at the last of `frames`."""
-        assert attempt.due is not None, "nothing is stuck that has all the time"
-        return self.fail(attempt, attempt.due.error().with_traceback(traceback_of(frames)))
+        """The handler does not end, though it is to; it stands at the last of `frames`."""
+        error = Interrupted() if attempt.due is None else attempt.due.error()
+        return self.fail(attempt, error.with_traceback(traceback_of(frames)))
 
     def observe(self, attempt: Prepared, outcome: Outcome) -> Outcome:
         """Show `outcome` to the hooks."""
@@ -246,6 +252,11 @@ class Attempts:
             except Exception:  # the outcome stands, whatever its observers make of it
                 logger.exception("after_run hook of task %s", attempt.definition.name)
         return outcome
+
+
+def cancelled(record: Record, now_ms: int) -> Outcome:
+    """The outcome of a `record` that was cancelled before it was begun."""
+    return Outcome(record, Status.CANCELLED, finished_at=now_ms)
 
 
 def _reason_of(error: BaseException) -> Reason:

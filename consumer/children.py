@@ -106,7 +106,8 @@ class Children:
         """Where the children of `transaction` go; None: not now, or a wait of it cannot be reached,
         and nothing was begun."""
         routes: dict[str, Route] = {}
-        for outcomes in transaction.outcomes.values():
+        told = [taken.marks for taken in transaction.orders.values()]
+        for outcomes in (*transaction.outcomes.values(), *told):
             for outcome in outcomes:
                 if outcome.goes_on and not self._reaches(outcome):
                     return None

@@ -14,7 +14,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from taskmill.consumer.children import Children, record_of
-from taskmill.consumer.delayed import delayed_record
+from taskmill.consumer.delayed import delayed_record, move_record
 from taskmill.consumer.dlq import dead_letter
 from taskmill.consumer.hand import Hand, NoAnswer
 from taskmill.consumer.protocol import Transaction
@@ -170,6 +170,11 @@ class Committer:
                 [
                     TopicPartition(tasks, p, offset, RELEASED if p in released else AT_WORK)
                     for p, offset in transaction.offsets.items()
+                ]
+                + [
+                    TopicPartition(self._topics.control, p, told.offset)
+                    for p, told in transaction.orders.items()
+                    if told.offset is not None
                 ],
                 transaction.fence.metadata,
                 deadline.left() or 0.001,
@@ -211,10 +216,18 @@ class Committer:
     ) -> None:
         self._encoder.take_large()  # left over from a transaction that was given up
         for p, outcomes in txn.outcomes.items():
+            told = txn.orders.get(p)
             messages: list[dict[str, Any]] = [
+                {"key": mark.record.mark_key, "value": self._encoder.state(mark)}
+                for mark in (told.marks if told is not None else ())
+            ]
+            messages += [
                 {"key": note.record.mark_key, "value": self._encoder.running(note)}
                 for note in txn.notes.get(p, ())
             ]
+            for moved in told.marks if told is not None else ():
+                if moved.goes_on:
+                    self._produce(producer, self._moved(moved))
             for outcome in outcomes:
                 if outcome.status is not None:
                     mark = {"key": outcome.record.mark_key, "value": self._encoder.state(outcome)}
@@ -264,6 +277,11 @@ class Committer:
         if self._tiers.is_delayed(outcome):
             return delayed_record(outcome, topic, partitions, self._longest_wait_ms)
         return retry_record(outcome, topic, partitions)
+
+    def _moved(self, mark: Outcome) -> dict[str, Any]:
+        """The word to whoever passes on the task that `mark` gives another time."""
+        topic, partitions = self._tiers.topic(mark), self._tiers.partitions(mark)
+        return move_record(mark, topic, partitions)
 
     def _rerouted(self, outcome: Outcome) -> dict[str, Any]:
         """The same record, on the partition its key belongs to (murmur2)."""

@@ -14,11 +14,12 @@ import threading
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 
+from taskmill.consumer.orders import Order, entry_of
 from taskmill.consumer.protocol import Protocol, Transaction
 from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.state import is_large
 from taskmill.consumer.table import Entry, Table
-from taskmill.consumer.transaction import Expired
+from taskmill.consumer.transaction import Expired, Taken
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.errors import StoreDamaged
 from taskmill.schemas.states import Status
@@ -49,6 +50,8 @@ class Core:
         self.committed = 0
         #: Runs records; set by whoever has the executors. It does not block.
         self.start: Callable[[list[Record]], None] = lambda records: None
+        #: Tells the handlers of records to end, or the executors not to start them. As `start`.
+        self.interrupt: Callable[[list[Record]], None] = lambda records: None
         #: Keeps back outcomes that no transaction could write now; asked by the commit thread.
         self.vet: Callable[[list[Outcome]], list[Outcome]] = lambda outcomes: outcomes
         #: Nothing more is taken in; then, once the group is left, nothing more is committed.
@@ -70,18 +73,49 @@ class Core:
         with self.changed:
             if self.protocol.lease(p) is not lease:
                 return []
-            try:
-                entries = self.tables[p].lookup([r.mark_key for r in records])
-            except StoreDamaged:
-                # What its open transaction wrote lies behind the end that a restore would ask for.
-                while self.protocol.has_open(lease):
-                    self.changed.wait()
-                self.protocol.unreadable(lease)
-                raise
+            entries = self._look_up(lease, [r.mark_key for r in records])
             run = self.protocol.deliver(p, records, entries)
         if len(run) != len(records):
             self.nudge()
         return run
+
+    def obey(self, lease: Lease, orders: list[Order]) -> bool:
+        """Carry out `orders`, read from `lease`'s partition of `control`; False where that cannot
+        be done now: they are to be read again. Raises StoreDamaged as `deliver` does."""
+        p = lease.partition
+        with self.changed:
+            if not self.protocol.takes_orders(lease) or p not in self.tables:
+                return False
+            entries = self._look_up(lease, [order.mark_key for order in orders])
+            self.protocol.obey(lease, orders, entries)
+            self._interrupt()
+        self.nudge()
+        return True
+
+    def told_before(
+        self, lease: Lease, offset: int, orders: list[Order], entries: list[Entry | None]
+    ) -> None:
+        """`orders`, from the group's `offset` on, were there when `lease`'s partition was restored;
+        `entries` is what the table holds of them. The caller holds the lock."""
+        self.protocol.control_from(lease, offset)
+        if self.protocol.takes_orders(lease):
+            self.protocol.obey(lease, orders, entries)
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        if self.protocol.to_stop:
+            stop, self.protocol.to_stop = self.protocol.to_stop, []
+            self.interrupt(stop)
+
+    def _look_up(self, lease: Lease, keys: list[bytes]) -> list[Entry | None]:
+        try:
+            return self.tables[lease.partition].lookup(keys)
+        except StoreDamaged:
+            # What its open transaction wrote lies behind the end that a restore would ask for.
+            while self.protocol.has_open(lease):
+                self.changed.wait()
+            self.protocol.unreadable(lease)
+            raise
 
     def begin(self) -> Transaction | None:
         """The next transaction. A step of the sweep is made here, now and then, so that what it
@@ -134,7 +168,8 @@ class Core:
             for p, outcomes in transaction.outcomes.items():
                 if not transaction.leases[p].held or p not in self.tables:
                     continue
-                marks = [
+                marks = [] if (told := transaction.orders.get(p)) is None else _ended(told, now)
+                marks += [
                     (note.record.mark_key, _running(note, now))
                     for note in transaction.notes.get(p, ())
                 ]
@@ -159,6 +194,7 @@ class Core:
                     table.apply(marks, reached.get(p, table.store.checkpoint()))
             # Under the lock: whoever waits for the answer finds them running.
             self.start(self.protocol.committed(transaction))
+            self._interrupt()
             self.committed += 1
             self.changed.notify_all()
 
@@ -240,6 +276,10 @@ def _expiry(outcome: Outcome) -> int | None:
     if outcome.expires_at is None or not is_large(outcome.result):
         return None
     return outcome.expires_at
+
+
+def _ended(told: Taken, now_ms: int) -> list[tuple[bytes, Entry]]:
+    return [(m.record.mark_key, entry_of(m)._replace(time_ms=now_ms)) for m in told.marks]
 
 
 def _running(note: Note, now_ms: int) -> Entry:

@@ -19,9 +19,11 @@ from taskmill.consumer.record import Outcome
 from taskmill.consumer.retry import NOT_OF_THE_NEXT, next_attempt, next_attempt_at
 from taskmill.runtime.partition import partition_for
 
+#: Before the key of a Move: behind all digits, so that what is due comes first.
+MOVE = b">"
 #: What has 13 digits: until the year 2286.
-MAX_MS = 10**13 - 1
-_DIGITS = 13
+DIGITS = 13
+MAX_MS = 10**DIGITS - 1
 
 
 class DelayedKey(NamedTuple):
@@ -40,7 +42,7 @@ class DelayedKey(NamedTuple):
     @classmethod
     def unpack(cls, key: bytes) -> DelayedKey:
         """Raises ValueError for what is no such key."""
-        head, slash, rest = key[:_DIGITS], key[_DIGITS : _DIGITS + 1], key[_DIGITS + 1 :]
+        head, slash, rest = key[:DIGITS], key[DIGITS : DIGITS + 1], key[DIGITS + 1 :]
         id, generation, seq = rest.rsplit(b"/", 2)
         if slash != b"/" or not head.isdigit() or not id:
             raise ValueError(f"no key of a delayed task: {key[:60]!r}")
@@ -50,6 +52,47 @@ class DelayedKey(NamedTuple):
 def due_key(at_ms: int) -> bytes:
     """What the keys of all that is due at `at_ms` begin with."""
     return b"%013d" % at_ms
+
+
+class Move(NamedTuple):
+    """What is asked of a task that waits: to be due at `due_at` instead of `was_due_at`, as far as
+    the sender knew (UTC ms). Its key on the delayed topic is `>ID/GENERATION/SEQ`, and so the same
+    for each of one wait: the last one holds."""
+
+    id: bytes
+    generation: int
+    seq: int
+    was_due_at: int
+    due_at: int
+
+    @property
+    def suffix(self) -> bytes:
+        """What the key of the task that is meant ends with, behind its time."""
+        return b"/%s/%d/%d" % self[:3]
+
+    def pack(self) -> tuple[bytes, bytes]:
+        """Key and value."""
+        return MOVE + self.suffix[1:], b"%d %d" % self[3:]
+
+    @classmethod
+    def unpack(cls, key: bytes, value: bytes) -> Move:
+        """Raises ValueError for what is none."""
+        id, generation, seq = key.removeprefix(MOVE).rsplit(b"/", 2)
+        was_due_at, due_at = value.split(b" ")
+        if not key.startswith(MOVE) or not id:
+            raise ValueError(f"no key of a move: {key[:60]!r}")
+        return cls(id, int(generation), int(seq), int(was_due_at), int(due_at))
+
+
+def move_record(mark: Outcome, topic: str, partitions: int) -> dict[str, Any]:
+    """The arguments of `produce` that move the task of `mark`, which has its new time."""
+    record, task = mark.record, mark.record.task
+    assert task is not None, "a mark has one"
+    assert mark.due_at is not None, "or it moves nothing"
+    was = task.not_before or 0
+    id, due_at = record.mark_key, max(0, min(mark.due_at, MAX_MS))
+    key, value = Move(id, record.generation, record.seq + 1, was, due_at).pack()
+    return {"topic": topic, "key": key, "value": value, "partition": partition_for(id, partitions)}
 
 
 def delayed_record(

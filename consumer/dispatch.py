@@ -42,16 +42,19 @@ class Dispatcher:
         self._threads: ThreadExecutor | None = None
         self._processes: ProcessExecutor | None = None
         self._routes: dict[str, Submit] = {}
+        self._executors: dict[str, LoopExecutor | ThreadExecutor] = {}
         for name, definition in definitions.items():
             if definition.isolate == "process":
                 if self._processes is None:
                     assert child is not None, "the worker has checked that the App can be imported"
                     self._processes = ProcessExecutor(attempts, concurrency.processes, sink, child)
                 self._routes[name] = self._processes.submit
+                self._executors[name] = self._processes
             elif not definition.is_async:
                 if self._threads is None:
                     self._threads = ThreadExecutor(attempts, concurrency.threads, sink)
                 self._routes[name] = self._threads.submit
+                self._executors[name] = self._threads
 
     def start(self) -> None:
         for executor in self._all():
@@ -77,6 +80,17 @@ class Dispatcher:
         self.loop.cancel(leases)
         if self._processes is not None:
             self._processes.cancel(leases)
+
+    def interrupt(self, records: Sequence[Record]) -> None:
+        """`records` are to be cancelled, which their leases say by now: their handlers are told to
+        end, and what has not started ends at once. Does not block."""
+        by_executor: dict[LoopExecutor | ThreadExecutor, list[Record]] = {}
+        for record in records:
+            assert record.task is not None, "only decoded records are run"
+            executor = self._executors.get(record.task.name, self.loop)
+            by_executor.setdefault(executor, []).append(record)
+        for executor, group in by_executor.items():
+            executor.interrupt(group)
 
     def shed(self) -> None:
         """Start nothing more; what runs goes on."""

@@ -1,4 +1,4 @@
-"""One queue at work: a poll, a commit and a restore thread round one Core."""
+"""One queue at work: a poll, a commit, a restore and a control thread round one Core."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from confluent_kafka import KafkaException
 
 from taskmill.consumer import retry_watch
 from taskmill.consumer.commit import Answer, Committer, Partitions
+from taskmill.consumer.control_reader import CatchUp, ControlReader
+from taskmill.consumer.control_topic import ControlTopic
 from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
 from taskmill.consumer.poll import Poller
-from taskmill.consumer.protocol import Limits, Protocol
+from taskmill.consumer.protocol import Limits, Protocol, Transaction
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.restorer import Restorer
 from taskmill.consumer.retention import Retention
@@ -57,6 +59,7 @@ class Parts(NamedTuple):
     hooks: Hooks
     submit: Callable[[list[Record]], None]
     cancel: Callable[[list[Lease]], None]
+    interrupt: Callable[[list[Record]], None]
 
 
 class Engine:
@@ -67,7 +70,12 @@ class Engine:
     """
 
     def __init__(
-        self, parts: Parts, queue: str, limits: Limits | None, at_most_once: frozenset[str]
+        self,
+        parts: Parts,
+        queue: str,
+        limits: Limits | None,
+        at_most_once: frozenset[str],
+        stored: frozenset[str] = frozenset(),
     ) -> None:
         settings = parts.settings
         self.queue = queue
@@ -83,14 +91,13 @@ class Engine:
             settings.dedup_window_ms,
         )
         self.core.start = self._run
-        self.restorer = Restorer(
-            self.core,
-            settings,
-            self._topics,
-            self._membership.group,
-            parts.slot.path / queue,
-            parts.codec,
+        self.core.interrupt = parts.interrupt
+        self.core.protocol.stored = stored
+        topic = ControlTopic(
+            settings, self._topics.control, tasks, self._membership.group, parts.codec, parts.clock
         )
+        self.restorer = self._new_restorer(topic)
+        control = ControlReader(self.core, topic, self.restorer.restore)
         self.poller = Poller(
             self.core,
             Decoder(parts.codec, self._topics.tasks, tasks, settings.max_task_bytes),
@@ -120,13 +127,26 @@ class Engine:
         #: What ended a thread that should have gone on; the worker stops on it.
         self.failure: BaseException | None = None
         self._threads = [
-            threading.Thread(target=self._guarded, args=(main,), name=f"taskmill-{name}-{queue}")
-            for name, main in (
-                ("poll", self._poll),
-                ("commit", self._commit),
-                ("restore", self.restorer.run),
-            )
+            self._thread("poll", self._poll),
+            self._thread("commit", self._commit),
+            self._thread("restore", self.restorer.run),
+            self._thread("control", control.run),
         ]
+
+    def _new_restorer(self, control: ControlTopic) -> Restorer:
+        return Restorer(
+            self.core,
+            self._parts.settings,
+            self._topics,
+            self._membership.group,
+            self._parts.slot.path / self.queue,
+            self._parts.codec,
+            CatchUp(control),
+        )
+
+    def _thread(self, name: str, main: Callable[[], None]) -> threading.Thread:
+        name = f"taskmill-{name}-{self.queue}"
+        return threading.Thread(target=self._guarded, args=(main,), name=name)
 
     def _run(self, records: list[Record]) -> None:
         if records:
@@ -154,7 +174,7 @@ class Engine:
 
     def stop(self) -> None:
         """End the threads: leave the group, close the stores. What is not committed runs again."""
-        poll, commit, restore = self._threads
+        poll, commit, restore, control = self._threads
         self.core.stopping.set()
         self.restorer.stop()
         # Leaving the group commits what is done, so the commit thread goes last.
@@ -163,6 +183,7 @@ class Engine:
         self.core.nudge()
         commit.join()
         restore.join()
+        control.join()
         self.committer.close()
 
     # ---- threads ------------------------------------------------------------------------------
@@ -236,7 +257,7 @@ class Engine:
                         logger.error("%s (a full disk?)", error)
                         self.restorer.restore(core.unknown(transaction))
                     else:
-                        self._told(_all(transaction.outcomes))
+                        self._told(_all(transaction))
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
                     core.abort(transaction)
@@ -261,8 +282,9 @@ class Engine:
                 logger.exception("after_commit hook")
 
 
-def _all(outcomes: dict[int, list[Outcome]]) -> list[Outcome]:
-    return [outcome for batch in outcomes.values() for outcome in batch]
+def _all(transaction: Transaction) -> list[Outcome]:
+    marked = [mark for told in transaction.orders.values() for mark in told.marks]
+    return marked + [outcome for batch in transaction.outcomes.values() for outcome in batch]
 
 
 def _count(settings: Settings, topic: str) -> int:

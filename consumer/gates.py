@@ -88,6 +88,15 @@ class Gates:
         if self._alone is record:
             self._alone = None
 
+    def withdraw(self, record: Record) -> bool:
+        """`record` is not to start any more; False where it does not wait."""
+        for queue in (self._waiting, self._others_waiting, self._suspects):
+            for at, note in enumerate(queue):
+                if note.record is record:
+                    del queue[at]
+                    return True
+        return False
+
     def drop(self, lease: Lease) -> None:
         """`lease` has ended: what it brought neither waits nor runs."""
         for record in [r for r in self._passed.values() if r.lease is lease]:

@@ -212,6 +212,7 @@ class Intake:
         """So many transactions have room for what is ready now, and say what is to be said."""
         ready = [outcome for part in self._parts.values() for outcome in part.ready]
         count = len(ready) + sum(len(outcome.children) for outcome in ready)
+        count += sum(len(part.orders.marks) for part in self._parts.values())
         size = sum(outcome.weight for outcome in ready)
         limits = self.limits
         # One that is cut short by its size may be half empty.

@@ -270,6 +270,8 @@ class Migration:
             self._admin().remove_group(self._group)
             self._scene.say(f"deleting {name}, {entry.old} partitions")
             self._admin().remove([name])
+        if kind is Kind.TASKS:
+            self._drop_control(entry)
         configs = copy_configs(origin.configs)
         self._admin().make(name, entry.new, origin.replicas, configs)
         there = self._admin().partitions(name) or 0
@@ -286,6 +288,14 @@ class Migration:
         if kind is Kind.TASKS and self._closed_at is not None:
             self._closed_seconds = self._clock.monotonic() - self._closed_at
         fill(self._scene, mover, entry, kind)
+
+    def _drop_control(self, entry: Entry) -> None:
+        """Delete `control` while there is no `tasks`, so that nobody makes it anew by the old
+        count: whoever cancels next makes it by the new one."""
+        control = self._scene.topics.control
+        if self._admin().partitions(control) not in (None, entry.new):
+            self._scene.say(f"deleting {control}")
+            self._admin().remove([control])
 
     def _clear(self, mover: Mover, entry: Entry) -> None:
         """Let topics and group be as they should; remove what was needed for the migration."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
+from taskmill.consumer.orders import Orders
 from taskmill.consumer.record import Lease, Note, Outcome, Record
 from taskmill.consumer.window import Window
 
@@ -65,6 +66,7 @@ class Part:
         "lease",
         "live",
         "notes",
+        "orders",
         "overtaken",
         "paused",
         "phase",
@@ -104,6 +106,7 @@ class Part:
         #: Nothing runs before a transaction has said "at work": these records wait for it.
         self.claiming = False
         self.claimed: list[Record] = []
+        self.orders = Orders()
 
     def awaits(self) -> bool:
         """Whether the next transaction has something of it to commit."""
@@ -111,7 +114,7 @@ class Part:
             return False
         if self.releasing:
             return bool(self.ready) or self.dirty
-        return bool(self.ready or self.notes or self.claiming)
+        return bool(self.ready or self.notes or self.claiming or self.orders.awaits)
 
     def take_ready(self, room: int, size: int, *, alone: bool) -> list[Outcome]:
         """What of `ready` goes into a transaction with room for so many outcomes and tasks that

@@ -35,12 +35,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from taskmill.consumer.intake import CRASH_LIMIT, Intake
+from taskmill.consumer.cancel import Cancelling
+from taskmill.consumer.intake import CRASH_LIMIT
 from taskmill.consumer.part import Limits, Part, Phase
 from taskmill.consumer.record import Lease, Note, Outcome, Record, is_heavy
 from taskmill.consumer.table import Entry
-from taskmill.consumer.transaction import Expired, Fence, Transaction, is_committed
+from taskmill.consumer.transaction import Expired, Fence, Taken, Transaction, is_committed
 from taskmill.consumer.window import Window
+from taskmill.schemas.states import Status
 
 __all__ = ["Assignment", "Fence", "Limits", "Phase", "Protocol", "Transaction"]
 
@@ -57,7 +59,7 @@ class Assignment(NamedTuple):
     ended: list[Lease]
 
 
-class Protocol(Intake):
+class Protocol(Cancelling):
     """See the module. `limits` bounds what is held; `at_most_once` names tasks declared so; a
     record in flight at `crash_limit` sudden ends of its worker is dead-lettered."""
 
@@ -69,6 +71,7 @@ class Protocol(Intake):
         crash_limit: int = CRASH_LIMIT,
     ) -> None:
         super().__init__(limits, at_most_once, queue, crash_limit)
+        self.to_stop = []
         self._fence: Fence | None = None
         self._epoch = 0
         self._numbers = 0
@@ -177,7 +180,12 @@ class Protocol(Intake):
                 part.suspect_until = reach if end is None else min(reach, end)
             return []
         (unknown, notes), part.unknown = part.unknown, None
-        all_done = is_committed(unknown, entries)
+        marks = part.orders.taken
+        # One that moves a task leaves what the table holds as it was, and tells nothing.
+        told = [mark for mark in marks if mark.status is Status.CANCELLED]
+        all_done = is_committed([*told, *unknown], entries)
+        self.recovered += marks if all_done else []
+        part.orders.settle() if all_done else part.orders.put_back()
         # Noted again, whatever the table shows: such a mark may be another owner's, who has started
         # the record (we may have lost the partition unheard), and a gate opens only behind a
         # transaction that our own fence let pass.
@@ -212,7 +220,8 @@ class Protocol(Intake):
         if part is None or part.lease is not lease or part.unknown is None:
             return []
         outcomes, _ = part.unknown
-        return [o.record.mark_key for o in outcomes if o.status is not None]
+        told = [*part.orders.taken, *outcomes]
+        return [o.record.mark_key for o in told if o.status is not None]
 
     # ---- transactions ---------------------------------------------------------------------------
 
@@ -228,20 +237,26 @@ class Protocol(Intake):
         notes: dict[int, list[Note]] = {}
         released: list[int] = []
         over: dict[int, list[tuple[bytes, Entry]]] = {}
+        orders: dict[int, Taken] = {}
         room, size = self.limits.per_transaction, self.limits.transaction_bytes
         number = self._numbers + 1
         for p, part in self._rotated():
             old = [one for one in expired.get(p, ()) if one[0] not in part.live]
             if not part.awaits() and not (old and part.phase is Phase.RUNNING):
                 continue
-            taken = part.take_ready(room, size, alone=not outcomes)
+            told = part.orders.take(room, number)
+            if told:
+                orders[p] = told
+                room -= len(told.marks)
+            # Behind all marks: what is a duplicate of one must not pass before it.
+            taken = part.take_ready(0 if part.orders.marks else room, size, alone=not outcomes)
             taken = [part.with_saved(o) if o.retry_ms is not None else o for o in taken]
             noted, overtaken = ([], []) if part.releasing else part.take_notes(taken)
             if self._gates.closed:
                 noted = [note for note in noted if not note.gates]
             taken += [self._overtaken(record) for record in overtaken]
             going = part.dirty if part.releasing else part.claiming
-            if not (taken or noted or old or going):
+            if not (taken or noted or old or going or told):
                 continue
             if part.overtaken:
                 taken = [self._newest(part, outcome) for outcome in taken]
@@ -263,7 +278,7 @@ class Protocol(Intake):
         assert self._fence is not None, "a held partition has come with a fence"
         self._numbers = number
         self._open = Transaction(
-            number, self._fence, outcomes, offsets, leases, notes, frozenset(released), over
+            number, self._fence, outcomes, offsets, leases, notes, frozenset(released), over, orders
         )
         return self._open
 
@@ -288,6 +303,7 @@ class Protocol(Intake):
         """It committed, and its marks are in the local table (rule 3): returns records to run."""
         start: list[Record] = []
         for part, outcomes, notes in self._answered(transaction):
+            part.orders.settle()
             self._settle(part, outcomes)
             start += self._noted(part, notes)
             start += self._claimed(part, dirty=part.lease.partition not in transaction.released)
@@ -309,21 +325,16 @@ class Protocol(Intake):
             record = note.record
             if part.live.get(record.mark_key) is record:
                 part.kept[record.offset] = note
-                if note.gates:
+                if note.gates and self._starts(part, record):
                     start.append(record)
             elif note.gates:
                 part.ready.append(self._overtaken(record))
         return start
 
-    def _overtaken(self, record: Record) -> Outcome:
-        """The end of `record`, which waited at a gate until a newer one of its ID came."""
-        self.counts.superseded += 1
-        self._gates.ended(record)
-        return Outcome(record, None)
-
     def aborted(self, transaction: Transaction) -> None:
         """It surely did not commit: its outcomes go into the next one."""
         for part, outcomes, notes in self._answered(transaction):
+            part.orders.put_back()
             self._put_back(part, outcomes)
             part.put_back_notes(notes)
 
@@ -371,9 +382,13 @@ class Protocol(Intake):
         part.bytes -= size
         self._bytes -= size
         self._in_flight -= len(outcomes)
+        if part.orders.pending:
+            self._resolve(part, outcomes)
 
     def _put_back(self, part: Part, outcomes: list[Outcome]) -> None:
         part.window.put_back([o.record.offset for o in outcomes])
+        if part.orders.pending:
+            outcomes = self._judged_again(part, outcomes)
         part.ready[:0] = outcomes
 
     @property

@@ -19,13 +19,19 @@ class Lease:
     partition is lost, and what comes after is dropped. Compared by identity.
     """
 
-    __slots__ = ("epoch", "held", "partition", "queue")
+    __slots__ = ("cancelled", "epoch", "held", "partition", "queue")
 
     def __init__(self, partition: int, epoch: int, queue: str = "") -> None:
         self.queue = queue
         self.partition = partition
         self.epoch = epoch
         self.held = True
+        #: Offsets of records that run, or wait for their turn to, and are to be cancelled.
+        self.cancelled: set[int] = set()
+
+    def __reduce__(self) -> tuple[type[Lease], tuple[int, int, str]]:
+        # What goes to another process is told there what is to be cancelled.
+        return Lease, (self.partition, self.epoch, self.queue)
 
     def __repr__(self) -> str:
         return f"Lease(p={self.partition}, epoch={self.epoch}, held={self.held})"

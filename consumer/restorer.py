@@ -9,7 +9,9 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from taskmill.consumer.commit import AT_WORK
+from taskmill.consumer.control_reader import CatchUp
 from taskmill.consumer.core import Core
+from taskmill.consumer.orders import Order
 from taskmill.consumer.protocol import Phase
 from taskmill.consumer.record import Lease
 from taskmill.consumer.table import Table
@@ -32,6 +34,10 @@ MAX_AGE_MS = 12 * 3_600_000
 AGAIN_S = 1.0
 
 
+#: The group's offset in a partition of `control`, and the orders from there on.
+Asked = tuple[int, list[Order]] | None
+
+
 class Restorer:
     """Restores leases one after the other; `restored` is told of each that is complete."""
 
@@ -43,8 +49,10 @@ class Restorer:
         group: str,
         folder: Path,
         codec: Codec,
+        control: CatchUp,
     ) -> None:
         self._codec = codec
+        self._control = control
         #: Seconds that each restore took; read by the metrics.
         self.restores: list[float] = []
         self._core = core
@@ -72,6 +80,7 @@ class Restorer:
                     self._one(changelog, lease)
         finally:
             changelog.close()
+            self._control.close()
 
     def _one(self, changelog: Changelog, lease: Lease) -> None:
         core, p = self._core, lease.partition
@@ -97,6 +106,7 @@ class Restorer:
             last = found[p]
             unclean = last is not None and last.metadata == AT_WORK
             end = changelog.end_offset(self._topics.tasks, p, stop=stop) if unclean else None
+            asked = self._control.read(p, stop)
         except Stopped:
             self._close(table)
             return
@@ -116,7 +126,7 @@ class Restorer:
         if unclean:
             logger.info("%s [%d]: its last owner ended without a word", self._topics.tasks, p)
         try:
-            self._hand_over(lease, table, committed or 0, end)
+            self._hand_over(lease, table, committed or 0, end, asked)
         except StoreDamaged as error:
             self._start_over(lease, table, error)
             return
@@ -160,9 +170,11 @@ class Restorer:
             logger.warning("local store of %s [%d] is rebuilt: %s", state, p, why)
         return Table(store, self._codec)
 
-    def _hand_over(self, lease: Lease, table: Table, committed: int, end: int | None) -> None:
+    def _hand_over(
+        self, lease: Lease, table: Table, committed: int, end: int | None, asked: Asked
+    ) -> None:
         """The table is complete: give it to the protocol, if the lease still holds. `end`: of
-        `tasks`, where the last owner has not let go."""
+        `tasks`, where the last owner has not let go; `asked`: what lies on `control`."""
         core, p = self._core, lease.partition
         with core.changed:
             if not lease.held or core.protocol.phase(p) is not Phase.RESTORING:
@@ -174,9 +186,12 @@ class Restorer:
                 for key, entry in zip(keys, table.lookup(keys), strict=True)
                 if entry is not None
             }
+            found = table.lookup([order.mark_key for order in asked[1]]) if asked else []
             core.tables[p] = table
             unclean = end is not None
             start = core.protocol.restored(lease, committed, entries, unclean=unclean, end=end)
+            if asked is not None:
+                core.told_before(lease, *asked, found)
             core.start(start)
             core.changed.notify_all()
             ready = len(core.tables) == len(core.protocol.partitions)

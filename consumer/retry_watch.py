@@ -1,17 +1,18 @@
-"""Retries that nobody passes on are told of: without a scheduler they would wait in silence."""
+"""What waits and nobody passes on is told of: without a scheduler it would wait in silence."""
 
 from __future__ import annotations
 
 import logging
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupState, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from taskmill.consumer.retention import CALL_S, offsets_of
 from taskmill.consumer.tiers import Tier, tiers_of
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.kafka import client_config
-from taskmill.runtime.topic_table import retry_group
+from taskmill.runtime.topic_table import delayed_group, retry_group
 from taskmill.runtime.topics import Topics
 from taskmill.schemas.json_form import iso
 
@@ -32,7 +33,8 @@ class RetryWatch:
         self._clock = clock
 
     def step(self) -> None:
-        """Log since when a retry that is overdue has been due, if there is one.
+        """Log since when a retry that is overdue has been due, if there is one; and that something
+        may wait for its time, and no scheduler takes part.
 
         Raises KafkaException.
         """
@@ -56,8 +58,16 @@ class RetryWatch:
                 if (topic := self._topics.retry(tier.name)) in there
                 for at in self._due(consumer, topic, len(there[topic].partitions), tier)
             ]
+            is_unserved = self._topics.delayed in there and self._is_unserved()
         finally:
             consumer.close()
+        if is_unserved:
+            logger.warning(
+                "delayed tasks of queue %s are not passed on: does a `taskmill scheduler` run, "
+                "with prefix %s?",
+                self._topics.queue,
+                self._settings.prefix,
+            )
         if due and min(due) <= self._clock.now_ms() - OVERDUE_MS:
             logger.warning(
                 "retries of queue %s have been due since %s and are not passed on: does a "
@@ -66,6 +76,15 @@ class RetryWatch:
                 iso(min(due)),
                 self._settings.prefix,
             )
+
+    def _is_unserved(self) -> bool:
+        """Whether nobody is in the group that passes on delayed tasks; a scheduler that has just
+        been killed still is, for some seconds."""
+        admin = AdminClient(client_config(self._settings, "retry-watch-admin", clock=self._clock))
+        answer = admin.list_consumer_groups(request_timeout=CALL_S).result(2 * CALL_S)
+        group = delayed_group(self._settings.prefix)
+        mine = (one for one in answer.valid if one.group_id == group)
+        return not answer.errors and all(one.state == ConsumerGroupState.EMPTY for one in mine)
 
     def _due(self, consumer: Consumer, topic: str, count: int, tier: Tier) -> list[int]:
         """When the next one of each partition is due, where there is one (UTC ms)."""

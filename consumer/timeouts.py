@@ -1,4 +1,4 @@
-"""What is done about a handler whose time is over.
+"""What is done about a handler whose time is over, or that is cancelled.
 
     async def   cancelled; its CancelledError lets it clean up
     def         `Interrupted` is raised in its thread, as soon as that runs Python again
@@ -22,6 +22,7 @@ from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
+from taskmill.consumer.record import Record
 from taskmill.producer.time_limits import MAX_S, TimeLimits
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import DeadlineExceeded, Interrupted, TimedOut
@@ -36,6 +37,12 @@ logger = logging.getLogger("taskmill.worker")
 
 #: How long a handler may clean up once it was told to end (TASKMILL_TIMEOUT_GRACE_MS).
 GRACE_S = 5.0
+
+
+def is_cancelled(record: Record) -> bool:
+    """Whether `record`, which was handed to an executor, is to be cancelled."""
+    offsets = record.lease.cancelled
+    return bool(offsets) and record.offset in offsets
 
 
 class Due(NamedTuple):
@@ -113,7 +120,8 @@ class Abandoned(BaseException):
 class _Call:
     """A function that runs in a thread. `busy`: the watch decides about it just now."""
 
-    __slots__ = ("attempt", "busy", "ident", "interrupted", "leave", "left", "next", "over")
+    # Of the class, as hardly one of them is ever set: each function that runs makes one of these.
+    interrupted = left = busy = over = cancelled = False
 
     def __init__(self, attempt: Prepared, ident: int, at: float, leave: Leave | None) -> None:
         self.attempt = attempt
@@ -121,7 +129,10 @@ class _Call:
         self.leave = leave
         #: When something is to be done about it.
         self.next = at
-        self.interrupted = self.left = self.busy = self.over = False
+
+    def is_due(self, now: float) -> bool:
+        """Whether something is to be done about it."""
+        return self.next <= now or (self.cancelled and not self.interrupted)
 
 
 #: Goes on without a handler; it is given where that one stands, outermost frame first.
@@ -146,6 +157,8 @@ class Timekeeper:
         self._struck: _Call | None = None
         #: By thread: what runs there, or ran there last.
         self._calls: dict[int, _Call] = {}
+        #: Coroutines under way in `acall`.
+        self._coroutines: dict[asyncio.Task[Any], Prepared] = {}
         self._wake_at = inf
         self._bell: SimpleQueue[bool] = SimpleQueue()
         self._starting = threading.Lock()
@@ -161,6 +174,17 @@ class Timekeeper:
 
         `leave` is called where it is stuck. To be awaited in the loop's own task for it.
         """
+        me = asyncio.current_task()
+        assert me is not None, "to be awaited in a task"
+        self._coroutines[me] = attempt
+        try:
+            if is_cancelled(attempt.record):
+                raise asyncio.CancelledError
+            return await self._in_time(attempt, leave)
+        finally:
+            del self._coroutines[me]
+
+    async def _in_time(self, attempt: Prepared, leave: Callable[[], None] | None) -> Any:
         due, definition = attempt.due, attempt.definition
         if due is None:
             return await definition.fn(**attempt.arguments)
@@ -184,7 +208,7 @@ class Timekeeper:
             stuck.cancel()
 
     def _stuck_there(self, attempt: Prepared, leave: Callable[[], None] | None) -> None:
-        self._tell(attempt, is_left=leave is not None)
+        self.tell(attempt, is_left=leave is not None)
         if leave is not None:
             leave()
 
@@ -198,15 +222,16 @@ class Timekeeper:
         interruption between a lock and its `with` would keep it for good.
         """
         due, fn, arguments = attempt.due, attempt.definition.fn, attempt.arguments
-        if due is None:
-            return fn(**arguments)
-        self._start()
-        call = _Call(attempt, threading.get_ident(), due.at, leave)
+        if due is not None:
+            self._start()
+        call = _Call(attempt, threading.get_ident(), inf if due is None else due.at, leave)
         try:
             try:
                 self._calls[call.ident] = call
                 if call.next < self._wake_at:
                     self._bell.put(True)
+                if is_cancelled(attempt.record):
+                    raise Interrupted
                 value = fn(**arguments)
             finally:
                 self._end(call)
@@ -214,7 +239,7 @@ class Timekeeper:
             self._end(call)
             if call.left:
                 raise Abandoned from None
-            if not call.interrupted:
+            if due is None or call.cancelled or not call.interrupted:
                 raise
             _raise_timed_out(due, error)
         if call.left:
@@ -233,6 +258,22 @@ class Timekeeper:
         """Whether this thread, which was told to ask, is to raise Interrupted now."""
         call, self._struck = self._struck, None
         return call is not None and not call.over
+
+    def cancel(self, record: Record) -> None:
+        """Have the handler of `record` end, if it is under way in `call` or `acall`: `record` is
+        marked as cancelled by now, so that one that is only about to begin does not. Any thread."""
+        for call in self._running():
+            if call.attempt.record is record:
+                call.cancelled = True
+                self._start()
+                self._bell.put(True)
+        for task, attempt in list(self._coroutines.items()):
+            if attempt.record is record:
+                task.get_loop().call_soon_threadsafe(self._cancel_task, task, attempt)
+
+    def _cancel_task(self, task: asyncio.Task[Any], attempt: Prepared) -> None:
+        if self._coroutines.get(task) is attempt:
+            task.cancel()
 
     def stop(self) -> None:
         """End the watch; what runs is no longer looked after."""
@@ -257,10 +298,10 @@ class Timekeeper:
             self._wake_at = inf  # whoever comes now rings
             now = self._monotonic()
             for call in self._running():
-                if call.next <= now:
+                if call.is_due(now):
                     self._act(call, now)
             self._wake_at = wake_at = min((c.next for c in self._running()), default=inf)
-            if any(call.next < wake_at for call in self._running()):
+            if any(call.next < wake_at or call.is_due(now) for call in self._running()):
                 continue  # it came in between, and perhaps did not ring
             try:
                 goes_on = self._bell.get(timeout=None if wake_at == inf else max(0, wake_at - now))
@@ -283,18 +324,20 @@ class Timekeeper:
                 is_stuck, call.next, call.left = True, inf, leave is not None
         call.busy = False
         if is_stuck:
-            self._tell(call.attempt, is_left=call.left)
+            self.tell(call.attempt, is_left=call.left)
             if leave is not None:
                 leave(call.attempt, frames_of_thread(call.ident))
 
-    def _tell(self, attempt: Prepared, *, is_left: bool) -> None:
+    def tell(self, attempt: Prepared, *, is_left: bool) -> None:
+        """Count and log a handler that does not end."""
         record, name = attempt.record, attempt.definition.name
         self.stuck[record.lease.queue, name] += 1
         logger.error(
-            "task %s of %s does not end, %g s after it was told to (its time is over): %s",
+            "task %s of %s does not end, %g s after it was told to (%s): %s",
             record.task.id if record.task is not None else "?",
             name,
             self.grace_s,
+            "it was cancelled" if is_cancelled(record) else "its time is over",
             "it is left behind" if is_left else "its place stays taken",
         )
 

@@ -16,6 +16,14 @@ class Fence(NamedTuple):
     metadata: object
 
 
+class Taken(NamedTuple):
+    """Of one partition's Orders: outcomes without a record of `tasks`, and the offset of `control`
+    that is committed with them, if it is known."""
+
+    marks: list[Outcome]
+    offset: int | None
+
+
 #: By partition.
 Expired = Mapping[int, list[tuple[bytes, Entry]]]
 
@@ -33,6 +41,8 @@ class Transaction(NamedTuple):
     released: frozenset[int] = frozenset()
     #: IDs whose result on `results` has outlived its time, and their entries.
     expired: Expired = {}  # noqa: RUF012  (never changed)
+    #: What was asked for on `control`, by partition.
+    orders: Mapping[int, Taken] = {}
 
     @property
     def size(self) -> int:

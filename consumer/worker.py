@@ -112,6 +112,7 @@ class Worker:
         self._at_most_once = frozenset(
             name for name, d in definitions.items() if d.delivery == "at_most_once"
         )
+        self._stored = frozenset(n for n, d in definitions.items() if d.effects is not None)
         self.dispatcher = Dispatcher(
             definitions,
             self._attempts,
@@ -128,6 +129,7 @@ class Worker:
             self._hooks,
             self.dispatcher.submit,
             self.dispatcher.cancel,
+            self.dispatcher.interrupt,
         )
         self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
@@ -196,7 +198,7 @@ class Worker:
                 for queue in self._queues:
                     if queue not in self.engines:
                         self.engines[queue] = Engine(
-                            self._parts, queue, self._limits, self._at_most_once
+                            self._parts, queue, self._limits, self._at_most_once, self._stored
                         )
             except Unreachable as error:
                 now = self._clock.monotonic()

@@ -3,27 +3,27 @@
 # only as root on Debian, and said first; elsewhere the command to run is printed.
 set -euo pipefail
 
-# The tests also run kcat, as one of the clients in examples/clients (`system.sh --kcat`); the test of
-# it says so where it is missing.
-if [ "${1:-}" = --kcat ]; then
-    if ! command -v kcat >/dev/null && [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; then
-        echo "installing kcat, which a test runs: apt-get install" >&2
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends kcat
-    fi
-    exit 0
-fi
+install() { # what for, packages
+    echo "installing ${*:2}, $1: apt-get install" >&2
+    apt-get update -qq
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${@:2}"
+}
 
-# And they run a PostgreSQL of their own (`system.sh --postgres`), whose programs Debian keeps out of
-# the path; a Docker engine does as well.
-if [ "${1:-}" = --postgres ]; then
-    if ! command -v initdb >/dev/null && ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null &&
-        ! { command -v docker >/dev/null && docker version >/dev/null 2>&1; } &&
-        [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; then
-        echo "installing postgresql, which tests run: apt-get install" >&2
-        apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postgresql
+may_install() { [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; }
+
+# What tests run beside a broker (`system.sh --tests`): kcat, one of the clients in examples/clients;
+# libfaketime, for a clock that is stepped; a PostgreSQL of their own, whose programs Debian keeps out of
+# the path (a Docker engine does as well). The tests say so where one is missing.
+if [ "${1:-}" = --tests ]; then
+    wanted=()
+    command -v kcat >/dev/null || wanted+=(kcat)
+    compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || wanted+=(libfaketime)
+    if ! command -v initdb >/dev/null &&
+        ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null &&
+        ! { command -v docker >/dev/null && docker version >/dev/null 2>&1; }; then
+        wanted+=(postgresql)
     fi
+    if [ ${#wanted[@]} -gt 0 ] && may_install; then install "which tests run" "${wanted[@]}"; fi
     exit 0
 fi
 
@@ -41,10 +41,8 @@ if [ -z "${KAFKA_HOME:-}" ] && ! command -v mvn >/dev/null; then
 fi
 if [ ${#missing[@]} -eq 0 ]; then exit 0; fi
 
-if [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; then
-    echo "installing ${missing[*]}, to run Apache Kafka: apt-get install" >&2
-    apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}"
+if may_install; then
+    install "to run Apache Kafka" "${missing[@]}"
     exit 0
 fi
 

@@ -108,6 +108,15 @@ QUESTIONS = {
         "{lateness, overlap skip, p99}. {missed, overlap allow} are missed, and "
         "{doubled, overlap allow} come twice."
     ),
+    "delayed": (
+        "A delayed task is {lateness, one each 100 ms, p50} late, 99 of 100 at the most {lateness, "
+        "one each 100 ms, p99}. With a million that wait, many that are due together follow at "
+        "{passed on, many due together}, the first {lateness, first of many} late. A scheduler "
+        "whose disk is empty takes {restore of those that wait, empty disk} to read them all, one "
+        "that comes back {restore of those that wait, own copy}; holding them takes {memory of "
+        "its own with those that wait} of its own memory, and with the pages of its copies that "
+        "the system keeps for it {memory, pages of the copies too}."
+    ),
     "slope": (
         "After {tasks run} tasks at {committed}, its own memory grows by {slope of its own "
         "memory} tasks."

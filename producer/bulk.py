@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, TypeVar
 
 from confluent_kafka import KafkaException
 
 from taskmill.producer.client import ProducerClient
+from taskmill.producer.control import Ways
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.delivery import BatchDelivery
 from taskmill.producer.handle import Handle, own_since
-from taskmill.producer.reader import StateReader
 from taskmill.producer.refusal import STALE, Refusals
 from taskmill.producer.routes import Route
 from taskmill.runtime.clock import Clock
@@ -33,12 +33,12 @@ class Bulk(Generic[T]):
         calls: Sequence[TaskCall[T]],
         values: Sequence[bytes],
         routes: Mapping[str, Route],
-        reader: Callable[[], StateReader],
+        ways: Ways,
     ) -> None:
         self._calls = calls
         self._values = values
         self._routes = routes
-        self._reader = reader
+        self._ways = ways
         #: Queues whose topic turned out to be another than described.
         self.stale: set[str] = set()
 
@@ -75,9 +75,9 @@ class Bulk(Generic[T]):
         return number
 
     def _handles(self, since: int | None) -> list[Handle[T]]:
-        reader = self._reader
+        ways = self._ways
         return [
-            Handle(c.id, c.queue, reader, c.definition, since if c.is_generated else None)
+            Handle(c.id, c.queue, ways, c.definition, since if c.is_generated else None)
             for c in self._calls
         ]
 

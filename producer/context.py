@@ -100,8 +100,9 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """Whether to stop: this attempt's time is over, or another worker has its partition. For
-        what runs where it cannot be interrupted (C code, a lock) and asks now and then."""
+        """Whether to stop: this attempt's time is over, its task was cancelled, or another worker
+        has its partition. For what runs where it cannot be interrupted (C code, a lock) and asks
+        now and then."""
         return self._is_over()
 
     @property

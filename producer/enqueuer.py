@@ -11,13 +11,13 @@ from confluent_kafka import KafkaError, KafkaException
 
 from taskmill.producer.bulk import Bulk
 from taskmill.producer.client import ProducerClient
+from taskmill.producer.control import Ways
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.delivery import AsyncDelivery, Delivery
 from taskmill.producer.encoding import TaskEncoder
 from taskmill.producer.handle import Handle, own_since
 from taskmill.producer.middleware import Hooks
 from taskmill.producer.options import is_past
-from taskmill.producer.reader import StateReader
 from taskmill.producer.refusal import STALE, Refusals
 from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -43,12 +43,12 @@ class Enqueuer:
         name: str,
         codec: Codec,
         hooks: Callable[[], Hooks],
-        reader: Callable[[], StateReader],
+        ways: Ways,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`hooks` is asked at each call; `reader` is what handles read their states with."""
+        """`hooks` is asked at each call; `ways` is what handles are made with."""
         self._hooks = hooks
-        self._reader = reader
+        self._ways = ways
         self._clock = clock
         self._timeout_s = settings.enqueue_timeout_s
         self._encode = TaskEncoder(codec, settings.max_task_bytes, hooks, clock).encode
@@ -113,7 +113,7 @@ class Enqueuer:
                 tasks.append(task)
         deadline = Deadline(self._timeout_s, self._clock)
         routes = {queue: self._route(queue, deadline) for queue in {c.queue for c in listed}}
-        bulk = Bulk(listed, values, routes, self._reader)
+        bulk = Bulk(listed, values, routes, self._ways)
         try:
             handles = bulk.send(self._client, self._refusals, self._timeout_s, self._clock)
         finally:
@@ -179,7 +179,7 @@ class Enqueuer:
         if is_past(call, task.enqueued_at):
             logger.warning("task %s: %s is past, it runs at once", call.id, iso(call.start.at_ms))
         since = own_since(delivery.appended_at) if call.is_generated else None
-        handle: Handle[T] = Handle(call.id, call.queue, self._reader, call.definition, since)
+        handle: Handle[T] = Handle(call.id, call.queue, self._ways, call.definition, since)
         for hook in self._hooks().after_enqueue:
             hook(task, handle)
         return handle

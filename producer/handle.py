@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
+from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
+from taskmill.producer.control import Ways
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.ids import time_of
 from taskmill.producer.reader import RESULT_S, StateReader
 from taskmill.producer.results import Results
+from taskmill.producer.time_limits import AT_ONCE, start_of
 from taskmill.producer.watch import Lying, Seen
 from taskmill.runtime.errors import (
+    ConfigError,
+    InvalidInput,
     ResultExpired,
     ResultLost,
     ResultTimeout,
@@ -45,19 +50,19 @@ class Handle(Generic[R_co]):
     them, the deduplication window.
     """
 
-    __slots__ = ("_definition", "_reader", "_since", "id", "queue")
+    __slots__ = ("_definition", "_since", "_ways", "id", "queue")
 
     def __init__(
         self,
         id: str,
         queue: str,
-        reader: Callable[[], StateReader],
+        ways: Ways,
         definition: TaskDefinition | None,
         since: int | None,
     ) -> None:
         self.id = id
         self.queue = queue
-        self._reader = reader
+        self._ways = ways
         self._definition = definition
         self._since = since
 
@@ -71,7 +76,7 @@ class Handle(Generic[R_co]):
 
         A result whose `result_ttl` is over is not in it any more.
         """
-        reader = self._reader()
+        reader = self._ways.reader()
         newest = reader.newest(self.queue, self.id, self._since)
         if self._since is None:
             seen = _read_through(newest, reader)
@@ -85,7 +90,7 @@ class Handle(Generic[R_co]):
         None where it lies there no more, or never did. Reads the topic from the time that the ID
         tells, all of a partition for one that tells none. Raises Unreachable.
         """
-        reader = self._reader()
+        reader = self._ways.reader()
         lying = _read_through(reader.task(self.queue, self.id, self._since), reader)
         return None if lying is None else _as_queued(lying, self.queue)
 
@@ -96,7 +101,7 @@ class Handle(Generic[R_co]):
         `timeout` is in seconds, None: as long as it takes. Raises ResultTimeout, ResultLost, and
         Unreachable where Kafka does not answer.
         """
-        reader = self._reader()
+        reader = self._ways.reader()
         future = reader.end(self.queue, self.id, self._since)
         seen = _ended(_wait(future, timeout, self._too_late(reader, timeout)))
         state = _as_of(reader.now_ms(), seen.state)
@@ -108,7 +113,7 @@ class Handle(Generic[R_co]):
 
     async def aoutcome(self, timeout: float | None = None) -> TaskState:
         """As `outcome`, for asyncio."""
-        reader = self._reader()
+        reader = self._ways.reader()
         future = reader.end(self.queue, self.id, self._since)
         seen = _ended(await _await(future, timeout, self._too_late(reader, timeout)))
         state = _as_of(reader.now_ms(), seen.state)
@@ -132,6 +137,54 @@ class Handle(Generic[R_co]):
     async def aresult(self, timeout: float | None = None) -> R_co:
         """As `result`, for asyncio."""
         return self._value(await self.aoutcome(timeout))
+
+    def cancel(self, *, name: str | None = None, actor: str | None = None) -> None:
+        """Ask that the task be cancelled; returns once that is acknowledged, not once it has ended.
+
+        What has not begun is not run, a handler that runs is told to end, a next attempt is not
+        made (docs/cancel.md). A task that has ended stays as it is. `name`: the task's, for its
+        state, where this handle is `app.handle`'s; `actor`: who asks. Raises Unreachable,
+        ClosedError, and InvalidInput where there is no such queue.
+        """
+        self._ways.sender().cancel(self.queue, self.id, self._name_or(name), actor)
+
+    async def acancel(self, *, name: str | None = None, actor: str | None = None) -> None:
+        """As `cancel`, for asyncio."""
+        await self._ways.sender().acancel(self.queue, self.id, self._name_or(name), actor)
+
+    def reschedule(
+        self,
+        *,
+        delay: str | None = None,
+        at: datetime | str | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """Ask that the task, which is scheduled, start at another time: after `delay` from now, or
+        `at` (as in CallOptions); returns once that is acknowledged (docs/delayed.md).
+
+        Raises ConfigError for a time that is none, InvalidInput where the task is not scheduled,
+        Unreachable, ClosedError.
+        """
+        start = start_of(delay, at)
+        if start is AT_ONCE:
+            raise ConfigError("reschedule needs delay=… or at=…")
+        state = self.state()
+        if state is None or state.status is not Status.SCHEDULED:
+            status = Status.QUEUED if state is None else state.status
+            raise InvalidInput(
+                f"task {self.id!r} is {status}: only one that is scheduled can have another time"
+            )
+        sender = self._ways.sender()
+        not_before = start.not_before(sender.now_ms())
+        assert not_before is not None, "one of them was given"
+        sender.reschedule(self.queue, state, not_before, actor)
+
+    async def areschedule(self, **given: Any) -> None:
+        """As `reschedule`, for asyncio."""
+        await asyncio.to_thread(self.reschedule, **given)
+
+    def _name_or(self, name: str | None) -> str | None:
+        return name if self._definition is None else self._definition.name
 
     def _whole(self, state: TaskState, large: TaskResult | None, now_ms: int) -> TaskState:
         """`state` with what was set aside for its size."""

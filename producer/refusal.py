@@ -40,7 +40,17 @@ STALE = frozenset(
 class Refusals:
     """Makes errors that name the address, the deadline and the last trouble of the connection."""
 
-    def __init__(self, address: str, timeout_s: float) -> None:
+    def __init__(
+        self,
+        address: str,
+        timeout_s: float,
+        *,
+        of: str = "task",
+        again: str = "enqueueing it again under the same ID is safe",
+    ) -> None:
+        """`of`: what the records are; `again`: what may be done where one may have arrived."""
+        self._of = of
+        self._again = again
         self._address = address
         self._timeout_s = timeout_s
         #: What the client last said of its connections, such as a failed authentication.
@@ -57,8 +67,8 @@ class Refusals:
     def unacknowledged(self, task_id: str) -> Unreachable:
         """Sent, perhaps, but not acknowledged: whether it was accepted is not known."""
         return Unreachable(
-            f"Kafka at {self._address} did not acknowledge task {task_id!r}{self._within()}; "
-            "enqueueing it again under the same ID is safe"
+            f"Kafka at {self._address} did not acknowledge {self._of} {task_id!r}"
+            f"{self._within()}; {self._again}"
         )
 
     def _within(self) -> str:
@@ -70,9 +80,9 @@ class Refusals:
         code = error.code()
         if code in _TOO_LARGE:
             return PayloadTooLarge(
-                f"task {task_id!r} is {size} bytes encoded, more than topic {topic} takes "
+                f"{self._of} {task_id!r} is {size} bytes encoded, more than topic {topic} takes "
                 "(its max.message.bytes)"
             )
         if code in _AWAY:
             return self.unacknowledged(task_id)
-        return TaskmillError(f"Kafka refused task {task_id!r} on {topic}: {error.str()}")
+        return TaskmillError(f"Kafka refused {self._of} {task_id!r} on {topic}: {error.str()}")

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     RETRY = "retry"
     REPLAYED = "replayed"
     DELAYED = "delayed"
+    CONTROL = "control"
     SCHEDULES = "schedules"
     SCHEDULE_STATE = "schedule-state"
 
@@ -44,15 +45,18 @@ class Kind(StrEnum):
 OF_SCHEDULES = (Kind.SCHEDULES, Kind.SCHEDULE_STATE)
 
 #: What every queue has. The topics of its retry tiers come into being with the first that waits,
-#: and so does DELAYED; REPLAYED with the first replay.
+#: and so does DELAYED; REPLAYED with the first replay, CONTROL with the first cancellation.
 OF_EVERY_QUEUE = (Kind.TASKS, Kind.STATE, Kind.RESULTS, Kind.DLQ)
 
 
 #: Partition p of one belongs to whoever owns p of the others, so their counts are equal.
 CO_PARTITIONED = frozenset({Kind.TASKS, Kind.STATE, Kind.RESULTS})
+#: Made with as many partitions as those have then; CONTROL is not moved by a migration, but made
+#: anew.
+SAME_COUNT = CO_PARTITIONED | {Kind.CONTROL}
 
 #: As many partitions as those, when it is made: schedulers share them. It keeps its count.
-_MANY_PARTITIONS = CO_PARTITIONED | {Kind.DELAYED}
+_MANY_PARTITIONS = SAME_COUNT | {Kind.DELAYED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +106,11 @@ class Topics:
     def replayed(self) -> str:
         """Which letters and tasks were replayed, and as which generation."""
         return self.name(Kind.REPLAYED)
+
+    @property
+    def control(self) -> str:
+        """What is asked of tasks that were enqueued: to be cancelled."""
+        return self.name(Kind.CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +279,15 @@ def _configs(settings: Settings) -> dict[Kind, dict[str, str]]:
             **shared,
             "cleanup.policy": "delete",
             "retention.ms": str(_LETTERS_MS + 8 * _DAY_MS),
+            "max.message.bytes": str(1024 * 1024),
+        },
+        # A worker's place here moves with its other transactions only, and brokers forget one that
+        # has not moved for a week (their default): by then nothing may lie here that it had passed.
+        Kind.CONTROL: {
+            **shared,
+            "cleanup.policy": "delete",
+            "retention.ms": str(3 * _DAY_MS),
+            "segment.ms": str(_DAY_MS),
             "max.message.bytes": str(1024 * 1024),
         },
     }

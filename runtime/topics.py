@@ -24,6 +24,7 @@ from taskmill.runtime.kafka import bootstrap_servers, client_config
 from taskmill.runtime.topic_table import (
     CO_PARTITIONED,
     OF_EVERY_QUEUE,
+    SAME_COUNT,
     Drift,
     Kind,
     Topics,
@@ -210,7 +211,7 @@ def ensure(
         raise ConfigError(f"queue {queue!r}: its topics must have equally many partitions ({told})")
     count = next(iter(counts.values()), settings.partitions)
     missing = [
-        replace(spec, partitions=count) if spec.kind in CO_PARTITIONED else spec
+        replace(spec, partitions=count) if spec.kind in SAME_COUNT else spec
         for spec in wanted
         if spec.name not in cluster.topics
     ]
@@ -276,9 +277,9 @@ def check(
         found_queue, tier = retry_topic_of(name, settings.prefix) or ("", "")
         if found_queue in queues:
             specs += retry_specs(settings, found_queue, [tier])
-    # Likewise, where something was replayed, or waits for its time.
+    # Likewise, where something was replayed, waits for its time, or was cancelled.
     for queue in queues:
-        for spec in topic_specs(settings, queue, [Kind.REPLAYED, Kind.DELAYED]):
+        for spec in topic_specs(settings, queue, [Kind.REPLAYED, Kind.DELAYED, Kind.CONTROL]):
             if spec.name in cluster.topics:
                 count = len(cluster.topics[spec.name].partitions)
                 # Whatever it was made with: nothing rests on the number.

@@ -24,6 +24,7 @@ RELEASED: dict[str, tuple[str, ...]] = {
     "Task": ("Task.avsc",),
     "TaskState": ("TaskState.avsc", "TaskState-v1.avsc"),
     "TaskResult": ("TaskResult.avsc",),
+    "Control": ("Control.avsc",),
     "Schedule": ("Schedule.avsc",),
     "ScheduleState": ("ScheduleState.avsc",),
 }

@@ -14,6 +14,7 @@ from taskmill.schemas.models import (
     MAX_ID_BYTES,
     MAX_NAME_BYTES,
     MAX_SCHEDULE_ID_BYTES,
+    Control,
     Schedule,
     ScheduleState,
     Task,
@@ -24,13 +25,14 @@ from taskmill.schemas.models import (
 from taskmill.schemas.registry import Registry
 from taskmill.schemas.states import Status
 
-Record = Task | TaskState | TaskResult | Schedule | ScheduleState
+Record = Task | TaskState | TaskResult | Control | Schedule | ScheduleState
 
 _MAX_INT = 2**31 - 1
 #: Least value of the numbers that are counted in; fastavro does not hold an int to 32 bits either.
 _TASK_LEAST = {"attempt": 1, "generation": 0, "seq": 0, "max_attempts": 1}
 _STATE_LEAST = {"attempt": 0, "generation": 0, "seq": 0, "deliveries": 0}
 _RESULT_LEAST = {"generation": 0, "seq": 0}
+_CONTROL_LEAST = {"generation": 0}
 _SCHEDULE_LEAST = {"max_attempts": 1, "misfire_max": 1}
 #: Most bytes of the strings that become keys, or are repeated in a state.
 _TASK_MOST = {
@@ -38,6 +40,12 @@ _TASK_MOST = {
     "name": MAX_NAME_BYTES,
     "lock_key": MAX_ID_BYTES,
     "parent_id": MAX_ID_BYTES,
+}
+_CONTROL_MOST = {
+    "id": MAX_ID_BYTES,
+    "action": MAX_NAME_BYTES,
+    "name": MAX_NAME_BYTES,
+    "actor": MAX_NAME_BYTES,
 }
 _SCHEDULE_MOST = {
     "id": MAX_SCHEDULE_ID_BYTES,
@@ -51,6 +59,7 @@ _result_fields = itemgetter(*TaskResult._fields)
 _schedule_fields = itemgetter(*Schedule._fields)
 _schedule_state_fields = itemgetter(*ScheduleState._fields)
 _error_fields = itemgetter(*TaskError._fields)
+_control_fields = itemgetter(*Control._fields)
 
 
 class Codec:
@@ -79,6 +88,7 @@ class Codec:
         self._tasks = Framing(released("Task"), registry)
         self._states = Framing(released("TaskState"), registry)
         self._results = Framing(released("TaskResult"), registry)
+        self._controls = Framing(released("Control"), registry)
         self._schedules = Framing(released("Schedule"), registry)
         self._schedule_states = Framing(released("ScheduleState"), registry)
 
@@ -121,6 +131,18 @@ class Codec:
             fields["error"] = TaskError._make(_error_fields(fields["error"]))
         return TaskResult._make(_result_fields(fields))
 
+    def encode_control(self, control: Control) -> bytes:
+        """The value of a record on `control`."""
+        fields = control._asdict()
+        _check(fields, _CONTROL_LEAST, _CONTROL_MOST, "Control", InvalidInput)
+        return self._controls.encode(fields)
+
+    def decode_control(self, value: bytes | None) -> Control:
+        """The Control in `value`; its action may be one that is not known here."""
+        fields = self._controls.decode(value)
+        _check(fields, _CONTROL_LEAST, _CONTROL_MOST, "Control", DecodeError)
+        return Control._make(_control_fields(fields))
+
     def encode_schedule(self, schedule: Schedule) -> bytes:
         """The value of a record on `schedules`."""
         fields = schedule._asdict()
@@ -151,6 +173,8 @@ class Codec:
             return self.decode_state(value)
         if self._results.reads(value):
             return self.decode_result(value)
+        if self._controls.reads(value):
+            return self.decode_control(value)
         return self.decode_task(value)
 
     def prepare(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from taskmill.schemas.avsc import released
 from taskmill.schemas.models import (
     JSON,
+    Control,
     Schedule,
     ScheduleState,
     Task,
@@ -22,7 +23,7 @@ from taskmill.schemas.models import (
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-Record = Task | TaskState | TaskResult | Schedule | ScheduleState
+Record = Task | TaskState | TaskResult | Control | Schedule | ScheduleState
 
 
 def as_json(record: Record) -> dict[str, Any]:
@@ -39,8 +40,7 @@ def as_json(record: Record) -> dict[str, Any]:
         if name in times:
             out[name] = [*map(iso, value)] if isinstance(value, list) else iso(value)
         elif isinstance(value, bytes):
-            kind = JSON if name == "saved" else fields["content_type"]
-            out.update(_payload(name, value, kind))
+            out.update(_payload(name, value, JSON if name == "saved" else fields["content_type"]))
         elif isinstance(value, TaskError):
             out[name] = value._asdict()
         else:

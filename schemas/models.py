@@ -89,6 +89,30 @@ class TaskResult(NamedTuple):
     stack: str | None = None
 
 
+#: What a Control may ask for.
+CANCEL, RESCHEDULE = "cancel", "reschedule"
+
+
+class Control(NamedTuple):
+    """What somebody asks of a task, as it lies on `control`. `id` equals the record's key."""
+
+    id: str
+    #: Not an enum: what a later release asks for is passed over.
+    action: str
+    requested_at: int
+    #: None: whichever is current when it is read.
+    generation: int | None = None
+    #: As far as the sender knows it.
+    name: str | None = None
+    #: Of a reschedule: the new time; the seq and the time of the state that the sender saw.
+    not_before: int | None = None
+    seq: int | None = None
+    due_at: int | None = None
+    #: As far as the sender knows it.
+    enqueued_at: int | None = None
+    actor: str | None = None
+
+
 class Schedule(NamedTuple):
     """When to enqueue which task, as it lies on `schedules`; it has `cron` or `every_ms`."""
 

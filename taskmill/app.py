@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from taskmill.producer.context import Encode
+from taskmill.producer.control import ControlSender, Ways
 from taskmill.producer.declare import Declare
 from taskmill.producer.definition import DEFAULT_QUEUE, TaskCall, TaskDefinition
 from taskmill.producer.encoding import TaskEncoder
@@ -68,10 +69,11 @@ class _Parts:
     def reader(self) -> StateReader:
         return StateReader(self.settings, self.codec, self.clock)
 
-    def enqueuer(self, name: str, reader: Callable[[], StateReader]) -> Enqueuer:
-        return Enqueuer(
-            self.settings, name, self.codec, lambda: self.hooks, reader, clock=self.clock
-        )
+    def control_sender(self, name: str) -> ControlSender:
+        return ControlSender(self.settings, name, self.codec, self.clock)
+
+    def enqueuer(self, name: str, ways: Ways) -> Enqueuer:
+        return Enqueuer(self.settings, name, self.codec, lambda: self.hooks, ways, clock=self.clock)
 
 
 class App:
@@ -103,8 +105,11 @@ class App:
         self._parts = parts = _Parts(settings, overrides, clock)
         self._middleware: list[Middleware] = []
         self._lifespan: Lifespan = no_lifespan
-        self._reader = reader = PerProcess(parts.reader, f"App {name!r}")
-        self._enqueuer = PerProcess(lambda: parts.enqueuer(name, reader.get), f"App {name!r}")
+        owner = f"App {name!r}"
+        self._reader = PerProcess(parts.reader, owner)
+        self._sender = PerProcess(lambda: parts.control_sender(name), owner)
+        self._ways = ways = Ways(self._reader.get, self._sender.get)
+        self._enqueuer = PerProcess(lambda: parts.enqueuer(name, ways), owner)
         #: Declared tasks, by name and alias.
         self.tasks = Registry()
         #: The decorator that declares one: `@app.task`, `@app.task(queue="mail")`.
@@ -255,7 +260,7 @@ class App:
     def handle(self, id: str, queue: str = DEFAULT_QUEUE) -> Handle[Any]:
         """A handle of a task enqueued elsewhere. Raises InvalidTaskId, ConfigError."""
         check_id(id)
-        return Handle(id, check_queue(queue), self._reader.get, None, foreign_since(id))
+        return Handle(id, check_queue(queue), self._ways, None, foreign_since(id))
 
     # ---- its end -----------------------------------------------------------------------------
 
@@ -265,6 +270,7 @@ class App:
         Every later use raises ClosedError.
         """
         self._enqueuer.close()
+        self._sender.close()
         self._reader.close()
         self._parts.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import hypothesis
@@ -87,11 +87,11 @@ def private_postgres() -> Iterator[Postgres]:
 
 @pytest.fixture
 def private_broker() -> Iterator[Callable[..., PrivateBroker]]:
-    """Makes brokers that the test may kill: `private_broker(nodes=1)`, already started."""
+    """Makes brokers that the test may kill: `private_broker(nodes=1, env=None)`, started."""
     made: list[PrivateBroker] = []
 
-    def make(nodes: int = 1) -> PrivateBroker:
-        made.append(PrivateBroker(nodes))
+    def make(nodes: int = 1, env: Mapping[str, str] | None = None) -> PrivateBroker:
+        made.append(PrivateBroker(nodes, env))
         made[-1].start()
         return made[-1]
 

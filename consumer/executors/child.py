@@ -30,7 +30,58 @@ INTERRUPT = signal.SIGTERM
 READY, STARTED = "ready", "started"
 
 
-def child_main(connection: Connection, target: str, max_result_bytes: int, grace_s: float) -> None:
+Place = tuple[str, int, int, int]
+
+
+def place_of(record: Record) -> Place:
+    """What tells `record` from others that a worker runs."""
+    lease = record.lease
+    return lease.queue, lease.partition, lease.epoch, record.offset
+
+
+class Orders:
+    """What the worker says of a record after it was sent: that it is cancelled."""
+
+    def __init__(self, connection: Connection, timekeeper: Timekeeper) -> None:
+        self._connection = connection
+        self._timekeeper = timekeeper
+        self._now: Record | None = None
+        #: It may come before the record does, by another pipe.
+        self._told: set[Place] = set()
+
+    def begun(self, record: Record) -> None:
+        self._now = record
+        if place_of(record) in self._told:
+            record.lease.cancelled.add(record.offset)
+
+    def ended(self, record: Record) -> None:
+        self._now = None
+        self._told.discard(place_of(record))
+
+    def watch(self) -> None:
+        """The thread. Ends this process, whatever it runs, when the worker is gone: nobody waits
+        for it."""
+        worker = multiprocessing.parent_process()
+        assert worker is not None, "a child is started by multiprocessing"
+        while worker.sentinel not in wait([worker.sentinel, self._connection]):
+            try:
+                self._cancel(self._connection.recv())
+            except (EOFError, OSError):  # the slot is given up, with the other pipe
+                wait([worker.sentinel])
+                break
+        os._exit(1)
+
+    def _cancel(self, place: Place) -> None:
+        self._told.add(place)
+        record = self._now
+        if record is not None and place_of(record) == place:
+            record.lease.cancelled.add(record.offset)
+            self._timekeeper.cancel(record)
+
+
+def child_main(
+    connection: Connection, heard: Connection, target: str, max_result_bytes: int, grace_s: float
+) -> None:
     """Serve attempts from `connection` until it closes; one event loop for the child's life."""
     timekeeper = Timekeeper(SYSTEM_CLOCK, grace_s, _interrupt)
 
@@ -44,13 +95,14 @@ def child_main(connection: Connection, target: str, max_result_bytes: int, grace
         signal.signal(number, on_signal)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ORDERLY)
     # Not the loop's: a task may hold that for as long as it likes.
-    threading.Thread(target=_end_with_the_worker, name="taskmill-parent", daemon=True).start()
+    orders = Orders(heard, timekeeper)
+    threading.Thread(target=orders.watch, name="taskmill-parent", daemon=True).start()
     module, _, attribute = target.partition(":")
     app: AppLike = getattr(importlib.import_module(module), attribute)
     definitions = definitions_by_name(app.tasks)
     attempts = Attempts(definitions, SYSTEM_CLOCK, Hooks(()), max_result_bytes, timekeeper)
     with asyncio.Runner() as runner:
-        runner.run(_serve(connection, attempts, app))
+        runner.run(_serve(connection, orders, attempts, app))
 
 
 def _interrupt(ident: int) -> None:
@@ -58,15 +110,7 @@ def _interrupt(ident: int) -> None:
     signal.pthread_kill(ident, INTERRUPT)
 
 
-def _end_with_the_worker() -> None:
-    """End this process, whatever it runs, when the worker is gone: nobody waits for it."""
-    worker = multiprocessing.parent_process()
-    assert worker is not None, "a child is started by multiprocessing"
-    wait([worker.sentinel])
-    os._exit(1)
-
-
-async def _serve(connection: Connection, attempts: Attempts, app: AppLike) -> None:
+async def _serve(connection: Connection, orders: Orders, attempts: Attempts, app: AppLike) -> None:
     attempts.encode = app.encode
     # What a handler saves goes ahead of its outcome, as bytes.
     attempts.keep = lambda record, started_at, saved: connection.send(saved)
@@ -79,7 +123,9 @@ async def _serve(connection: Connection, attempts: Attempts, app: AppLike) -> No
             except (EOFError, OSError):
                 return
             connection.send(STARTED)
+            orders.begun(record)
             outcome = await _attempt(attempts, record)
+            orders.ended(record)
             connection.send(outcome._replace(record=None))  # type: ignore[arg-type]
 
 
@@ -94,4 +140,8 @@ async def _attempt(attempts: Attempts, record: Record) -> Outcome:
             value = attempts.timekeeper.call(attempt)
     except BaseException as error:  # SystemExit and the like end the attempt, not the child
         return attempts.fail(attempt, error)
+    finally:
+        me = asyncio.current_task()
+        while me is not None and me.cancelling():
+            me.uncancel()  # it was the handler that was cancelled
     return attempts.succeed(attempt, value)

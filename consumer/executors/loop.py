@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from contextvars import Context, copy_context
 from typing import Any
 
-from taskmill.consumer.attempt import Attempts, Effects, Prepared, record_of
+from taskmill.consumer.attempt import Attempts, Effects, Prepared, cancelled, record_of
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.timeouts import Abandoned, frames_of_task
 from taskmill.runtime.clock import Clock
@@ -39,6 +39,7 @@ class LoopExecutor:
         self._attempts = attempts
         self._concurrency = concurrency
         self._sink = sink
+        self._clock = clock
         self._monotonic = clock.monotonic
         self._waiting: deque[Record] = deque()
         self._finished: list[Outcome] = []
@@ -69,6 +70,11 @@ class LoopExecutor:
         """Cancel what runs under ended leases; what waits is dropped when its turn comes."""
         if leases:
             self.loop.call_soon_threadsafe(self._cancel, frozenset(leases))
+
+    def interrupt(self, records: Sequence[Record]) -> None:
+        """They are to be cancelled (`Lease.cancelled` says so by now): what runs is told to end;
+        what waits ends at once, but where its outcome may be stored already."""
+        self.loop.call_soon_threadsafe(self._interrupt, records)
 
     def shed(self) -> None:
         """Start nothing more: what waits is dropped, and what comes, but for what has passed a
@@ -136,6 +142,31 @@ class LoopExecutor:
             if one is not None and record_of(one).lease in leases:
                 task.cancel()
 
+    def _interrupt(self, records: Sequence[Record]) -> None:
+        wanted = {id(record): record for record in records}
+        effects = self._attempts.effects
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        for record in waiting:
+            if id(record) not in wanted or (effects is not None and effects.takes(record)):
+                self._waiting.append(record)
+            else:
+                self._finish(cancelled(record, self._clock.now_ms()))
+        for task, one in list(self._running.items()):
+            if isinstance(one, Prepared):
+                if id(one.record) in wanted:
+                    task.cancel()
+                    grace_s = self._attempts.timekeeper.grace_s
+                    self.loop.call_later(grace_s, self._look_again, task, one)
+            elif one is not None and id(one) in wanted:
+                self._attempts.timekeeper.cancel(one)
+
+    def _look_again(self, task: asyncio.Task[None], attempt: Prepared) -> None:
+        """`attempt` was cancelled; the grace is over."""
+        if self._running.get(task) is attempt:
+            self._attempts.timekeeper.tell(attempt, is_left=True)
+            self._leave(task, attempt)
+
     def _top_up(self) -> None:
         """Start one runner; once it has suspended, look whether another one is needed."""
         self._topping_up = False
@@ -176,7 +207,7 @@ class LoopExecutor:
                 self._running[me] = None
             elif isinstance(attempt := prepare(record), Prepared):
                 self._running[me] = attempt
-                outcome = await self._run(attempt)
+                outcome = await self._run(attempt, me)
                 if me in self._left:
                     return  # its outcome was told when it was left
                 self._running[me] = None
@@ -193,7 +224,7 @@ class LoopExecutor:
                 await asyncio.sleep(0)
                 until = self._monotonic() + SLICE_S
 
-    async def _run(self, attempt: Prepared) -> Outcome | None:
+    async def _run(self, attempt: Prepared, me: asyncio.Task[None]) -> Outcome | None:
         try:
             if attempt.due is None:
                 value = await attempt.definition.fn(**attempt.arguments)
@@ -202,12 +233,12 @@ class LoopExecutor:
         except Abandoned:
             return None
         except asyncio.CancelledError as error:
-            if self._stopping or not attempt.record.lease.held:
+            if me in self._left or self._stopping or not attempt.record.lease.held:
                 return None  # cancelled by us: no outcome, whoever owns the record next runs it
             return self._attempts.fail(attempt, error)
         except BaseException as error:  # SystemExit and the like end the attempt, not the worker
-            return self._attempts.fail(attempt, error)
-        return self._attempts.succeed(attempt, value)
+            return None if me in self._left else self._attempts.fail(attempt, error)
+        return None if me in self._left else self._attempts.succeed(attempt, value)
 
     async def _run_in_time(self, attempt: Prepared) -> Any:
         me = asyncio.current_task()
@@ -220,6 +251,8 @@ class LoopExecutor:
 
     def _leave(self, runner: asyncio.Task[None], attempt: Prepared) -> None:
         """Go on without `runner`, whose handler does not end: the next one takes its place."""
+        if self._running.get(runner) is not attempt:
+            return  # it was left when it was cancelled
         outcome = self._attempts.leave(attempt, frames_of_task(runner))
         del self._running[runner]
         self._left.add(runner)

@@ -19,12 +19,12 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from taskmill.consumer.attempt import Attempts, Prepared
-from taskmill.consumer.executors.child import ORDERLY, STARTED, child_main
+from taskmill.consumer.attempt import Attempts, Prepared, cancelled
+from taskmill.consumer.executors.child import ORDERLY, STARTED, child_main, place_of
 from taskmill.consumer.executors.loop import Sink
 from taskmill.consumer.executors.threads import ThreadExecutor
 from taskmill.consumer.record import Lease, Outcome, Record
-from taskmill.consumer.timeouts import GRACE_S
+from taskmill.consumer.timeouts import GRACE_S, is_cancelled
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import ProcessDied
 
@@ -50,13 +50,15 @@ class ChildSpec(NamedTuple):
 
 
 class _Slot:
-    __slots__ = ("connection", "lock", "process", "record")
+    __slots__ = ("connection", "lock", "orders", "process", "record")
 
     def __init__(self) -> None:
         #: Held where `record` changes, so that no child is killed for one that it has done.
         self.lock = threading.Lock()
         self.process: Any = None
         self.connection: Connection | None = None
+        #: Where the child hears of what is to be cancelled while it runs something.
+        self.orders: Connection | None = None
         self.record: Record | None = None
 
 
@@ -81,6 +83,28 @@ class ProcessExecutor(ThreadExecutor):
                 record, process = slot.record, slot.process
                 if record is not None and record.lease in leases and process is not None:
                     process.kill()
+
+    def _stop(self, record: Record) -> None:
+        """Its child ends the handler as one whose time is over; else it is killed."""
+        for slot in self._slots:
+            with slot.lock:
+                if slot.record is not record:
+                    continue
+                if slot.orders is not None:
+                    try:
+                        slot.orders.send(place_of(record))
+                    except OSError:
+                        pass  # it has just died
+            late = threading.Timer(self._spec.grace_s, self._kill_for, (slot, record))
+            late.daemon = True
+            late.start()
+
+    def _kill_for(self, slot: _Slot, record: Record) -> None:
+        """`record` was cancelled, and the grace is over."""
+        with slot.lock:
+            process = slot.process
+            if slot.record is record and process is not None:
+                process.kill()
 
     def stop(self, timeout_s: float) -> int:
         self._stopping.set()
@@ -118,6 +142,8 @@ class ProcessExecutor(ThreadExecutor):
             connection = self._ready(slot, record)
             if connection is None:
                 return None
+            if is_cancelled(record):
+                return cancelled(record, self._attempts.clock.now_ms())
             started = False
             limit: Deadline | None = None
             try:
@@ -172,8 +198,9 @@ class ProcessExecutor(ThreadExecutor):
 
     def _spawn(self, slot: _Slot) -> Connection:
         ours, theirs = _SPAWN.Pipe()
+        heard, orders = _SPAWN.Pipe(duplex=False)
         process = _SPAWN.Process(
-            target=child_main, args=(theirs, *self._spec), name="taskmill-child", daemon=True
+            target=child_main, args=(theirs, heard, *self._spec), name="taskmill-child", daemon=True
         )
         # Else it is started with the first child, and unblocks these signals.
         resource_tracker.ensure_running()
@@ -183,14 +210,19 @@ class ProcessExecutor(ThreadExecutor):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked_before)
         theirs.close()
+        heard.close()
         # Not before it runs: others kill what they find here.
-        slot.process, slot.connection = process, ours
+        slot.process, slot.connection, slot.orders = process, ours, orders
         return ours
 
     def _bury(self, slot: _Slot) -> ProcessDied:
         assert slot.connection is not None, "only a connected child can be lost"
         process = slot.process
         slot.connection.close()
+        with slot.lock:
+            if slot.orders is not None:
+                slot.orders.close()
+            slot.orders = None
         process.join()
         code: int | None = process.exitcode
         slot.connection = slot.process = None

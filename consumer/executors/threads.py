@@ -8,9 +8,9 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from types import FrameType
 
-from taskmill.consumer.attempt import Attempts, Prepared
+from taskmill.consumer.attempt import Attempts, Prepared, cancelled
 from taskmill.consumer.executors.loop import Sink
-from taskmill.consumer.record import Outcome, Record
+from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.timeouts import Abandoned
 
 Run = Callable[[Prepared], Outcome]
@@ -23,6 +23,9 @@ class ThreadExecutor:
         self._attempts = attempts
         self._sink = sink
         self._queue: SimpleQueue[Record | None] = SimpleQueue()
+        #: What is in the queue. Whoever takes a record out of here, in one step, has it: a thread,
+        #: or a cancellation.
+        self._waiting: dict[tuple[Lease, int], Record] = {}
         self._submitting = threading.Lock()
         self._submitted = 0
         self._shed = 0
@@ -51,7 +54,23 @@ class ThreadExecutor:
                 records = [record for record in records if record.is_gated]
             self._submitted += len(records)
             for record in records:
+                self._waiting[record.lease, record.offset] = record
                 self._queue.put(record)
+
+    def interrupt(self, records: Sequence[Record]) -> None:
+        """They are to be cancelled (`Lease.cancelled` says so by now): what runs is told to end;
+        what waits ends at once, but where its outcome may be stored already."""
+        effects = self._attempts.effects
+        for record in records:
+            is_stored = effects is not None and effects.takes(record)
+            if not is_stored and self._waiting.pop((record.lease, record.offset), None) is not None:
+                self._sink([cancelled(record, self._attempts.clock.now_ms())])
+            else:
+                self._stop(record)
+
+    def _stop(self, record: Record) -> None:
+        """Have the handler of `record` end, if it runs."""
+        self._attempts.timekeeper.cancel(record)
 
     def shed(self) -> None:
         """Start nothing more: what waits is dropped, and what comes, but for what has passed a
@@ -67,6 +86,7 @@ class ThreadExecutor:
             if record is None or record.is_gated:
                 self._queue.put(record)
             else:
+                self._waiting.pop((record.lease, record.offset), None)
                 self._shed += 1
 
     def running(self) -> list[Record | Prepared]:
@@ -88,7 +108,8 @@ class ThreadExecutor:
 
     def _main(self, index: int) -> None:
         while (record := self._queue.get()) is not None:
-            if not record.lease.held:
+            is_ours = self._waiting.pop((record.lease, record.offset), None) is not None
+            if not is_ours or not record.lease.held:
                 self._done[index] += 1
                 continue
             try:
@@ -115,10 +136,7 @@ class ThreadExecutor:
     def _run(self, index: int, attempt: Prepared) -> Outcome | None:
         """The outcome of `attempt`; None: it came to none, whoever owns the record next runs it."""
         try:
-            if attempt.due is None:
-                value = attempt.definition.fn(**attempt.arguments)
-            else:
-                value = self._attempts.timekeeper.call(attempt, self._leave)
+            value = self._attempts.timekeeper.call(attempt, self._leave)
         except Abandoned:
             raise
         except BaseException as error:  # SystemExit and the like end the attempt, not the thread

@@ -30,6 +30,7 @@ class Entry(NamedTuple):
 #: Imported only when asked for, so that `taskmill --help` stays quick.
 COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
+    "cancel": Entry("taskmill.cli.cancel:cancel", "Have a task end, wherever it stands."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
     "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
@@ -37,6 +38,9 @@ COMMANDS: dict[str, Entry] = {
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
     "replay": Entry("taskmill.cli.replay:replay", "Run finished tasks again, on purpose."),
+    "reschedule": Entry(
+        "taskmill.cli.reschedule:reschedule", "Give a scheduled task another time."
+    ),
     "result": Entry("taskmill.cli.status:result", "Print what a task returned."),
     "scheduler": Entry("taskmill.cli.scheduler:scheduler", "Enqueue what waits for its time."),
     "schedules": Entry("taskmill.cli.schedules:schedules", "Have tasks enqueued by the clock."),

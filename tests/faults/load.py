@@ -22,6 +22,8 @@ from support.wire import partition_of, task_value
 GARBAGE = b"\xc3\x01garbage"
 #: A duplicate is one of so many newest IDs: done, running, or waiting right before it.
 RECENT = 500
+#: What waits does so for less.
+LATEST_MS = 3_000
 #: A record's share of a second's load is put this often.
 STEP_S = 0.02
 
@@ -38,10 +40,14 @@ class Put(NamedTuple):
 class Load:
     """Tasks of every sort: see `one`, and the App."""
 
-    def __init__(self, partitions: int, flaky: float = 0.0) -> None:
-        """`flaky`: the share of tasks that fail some times, up to two more than they may."""
+    def __init__(self, partitions: int, flaky: float = 0.0, delayed: float = 0.0) -> None:
+        """`flaky`: the share of tasks that fail some times, up to two more than they may;
+        `delayed`: of the others that wait for a time, up to LATEST_MS ahead."""
         self._partitions = partitions
         self._flaky = flaky
+        self._delayed = delayed
+        #: When each of those may start (UTC ms).
+        self.due: dict[bytes, int] = {}
         #: How often each of those is to be attempted in all.
         self.attempts: dict[bytes, int] = {}
         self._random = Random(0)
@@ -77,7 +83,7 @@ class Load:
         if sort >= 0.92:
             # No duplicates of it: they would be naps, which may begin twice.
             asked = Asked(Identity(id.encode()), at_most_once=True)
-            return Put(asked, task_value(id, "once", {"ms": random.uniform(0, 100)}))
+            return Put(asked, self._later(id, "once", random.uniform(0, 100)))
         self._ids.append(id)
         asked = Asked(Identity(id.encode()))
         if sort < 0.18:
@@ -89,11 +95,19 @@ class Load:
         else:
             # A few for so long that a fault finds them running, whenever it comes.
             name, ms = "nap", random.uniform(0, 60) if sort < 0.90 else random.uniform(500, 1500)
-        value = task_value(id, name, {"ms": ms})
+        value = self._later(id, name, ms)
         if 0.30 <= sort < 0.33:
             right = partition_of(id.encode(), self._partitions)
             return Put(asked, value, (right + 1) % self._partitions)
         return Put(asked, value)
+
+    def _later(self, id: str, name: str, ms: float) -> bytes:
+        """A task that takes so long; perhaps it waits before."""
+        if not self._delayed or self._random.random() >= self._delayed:
+            return task_value(id, name, {"ms": ms})
+        due = time.time_ns() // 1_000_000 + self._random.randrange(LATEST_MS)
+        self.due[id.encode()] = due
+        return task_value(id, name, {"ms": ms}, not_before=due)
 
     def _fails(self, times: int) -> Put:
         id = f"{self._stem}-{self._made}"

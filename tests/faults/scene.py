@@ -69,6 +69,7 @@ class Scene:
         target: str = TARGET,
         direct: str | None = None,
         flaky: float = 0.0,
+        delayed: float = 0.0,
     ) -> None:
         self.settings, self.folder = settings, folder
         self.bootstrap = direct or str(settings.bootstrap_servers)
@@ -83,7 +84,7 @@ class Scene:
         self.history = History(self.topics.tasks)
         self.dice = Random(0)
         self.point = 0
-        self._load = Load(settings.partitions, flaky)
+        self._load = Load(settings.partitions, flaky, delayed)
         self.flow = Flow(self.bootstrap, self.topics.tasks, self._load, self.history)
         self.watch = Watch(self.oracle, self.history, folder / STARTS)
         #: Those that live, stopped or not; and all that ever did.
@@ -168,6 +169,11 @@ class Scene:
     def attempts(self) -> dict[bytes, int]:
         """How often each flaky task of the load is to be attempted."""
         return self._load.attempts
+
+    @property
+    def due(self) -> dict[bytes, int]:
+        """When each delayed task of the load may start (UTC ms)."""
+        return self._load.due
 
     def held(self, worker: WorkerProcess) -> set[int]:
         """The partitions that it holds now, as its log says."""
@@ -365,6 +371,7 @@ def make_scenes(
     folders: pytest.TempPathFactory,
     *options: str,
     flaky: float = 0.0,
+    delayed: float = 0.0,
     **more: Any,
 ) -> Callable[[str], Scene]:
     """Makes scenes by group protocol, "classic" or "consumer", each under a prefix of its own;
@@ -380,6 +387,6 @@ def make_scenes(
             group_protocol=protocol,  # type: ignore[arg-type]
             **more,
         )
-        return Scene(settings, folder, options=options, flaky=flaky)
+        return Scene(settings, folder, options=options, flaky=flaky, delayed=delayed)
 
     return make

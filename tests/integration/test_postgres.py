@@ -21,6 +21,7 @@ from support.oracle import Oracle
 from support.postgres import Postgres
 from support.witness import Witness
 from support.workers import Gate, WorkerProcess, runs
+from taskmill import App
 from taskmill.runtime.config import Settings
 from taskmill.runtime.topics import ensure
 
@@ -270,3 +271,26 @@ def wait_for(holds: Callable[[], bool], timeout_s: float = 30.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "not in time"
         time.sleep(0.02)
+
+
+def test_a_cancelled_one_leaves_nothing_behind_and_does_not_run_again(
+    at: Settings, tmp_path: Path, oracle: Oracle, postgres: Postgres
+) -> None:
+    url, ids = str(at.outcomes_url), ["running", "waits"]
+    with Gate() as gate, App("client", at) as app:
+        options = ("--concurrency", "1")
+        with WorkerProcess(at, tmp_path, *options, target=EFFECTS, env=gate.env) as worker:
+            oracle.put_tasks(["running"], "gated")
+            gate.wait_begun("running")
+            oracle.put_tasks(["waits"], "add")
+            for id in reversed(ids):
+                app.handle(id).cancel()
+            states = oracle.wait_states(ids)
+            oracle.put_tasks(["after"], "add")
+            oracle.wait_state("after")
+            assert worker.terminate() == 0, worker.log
+    assert {state["status"] for state in states.values()} == {"cancelled"}
+    assert done(postgres, url) == {"after": 1}
+    assert runs(tmp_path) == ["after"]
+    rows = postgres.query("SELECT status, count(*) FROM taskmill_outcomes GROUP BY status", url)
+    assert dict(rows).get("cancelled", 0) >= 1, "what began is not begun again there"

@@ -35,6 +35,7 @@ class Transaction:
     """
 
     __slots__ = (
+        "controls",
         "decision",
         "offsets",
         "offsets_marked",
@@ -50,6 +51,8 @@ class Transaction:
         #: (log, offset, key, value) in order.
         self.records: list[tuple[Log, int, bytes, Any]] = []
         self.offsets: dict[int, int] = {}
+        #: Offsets of `control`, which come with some of `tasks`.
+        self.controls: dict[int, int] = {}
         self.offsets_marked = False
         #: The protocol's transactions that wrote into this one: exactly one, if all is well.
         self.parts: dict[Part, None] = {}
@@ -120,6 +123,11 @@ class Log:
             seen.add(item.key)
 
 
+def controls_of(work: Work) -> dict[int, int]:
+    """The offsets of `control` that `work` commits."""
+    return {p: told.offset for p, told in work.orders.items() if told.offset is not None}
+
+
 #: The group's answer to a TxnOffsetCommit: None, or why it is refused.
 Refusal = Callable[[Any, Iterable[int]], str | None]
 
@@ -136,6 +144,7 @@ class Coordinator:
         #: transactional.id -> its transaction, until the last marker.
         self.current: dict[str, Transaction] = {}
         self.committed: dict[int, int | None] = dict.fromkeys(range(partitions))
+        self.controls: dict[int, int] = {}
         #: Whose offset says so in its metadata.
         self.at_work: set[int] = set()
 
@@ -189,6 +198,7 @@ class Coordinator:
         if refusal is not None:
             raise Refused(refusal)
         transaction.offsets.update(offsets)
+        transaction.controls.update(controls_of(part.work))
         transaction.parts[part] = None
 
     def end(self, producer: str, epoch: int, *, commit: bool) -> Transaction:
@@ -227,6 +237,7 @@ class Coordinator:
             transaction.offsets_marked = True
             if transaction.decision:
                 self.committed.update(transaction.offsets)
+                self.controls.update(transaction.controls)
                 # What the offsets' metadata says: whether their owner is at work there.
                 self.at_work |= transaction.offsets.keys()
                 for part in transaction.parts:

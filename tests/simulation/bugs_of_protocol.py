@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from simulation.bug import Bug
+from taskmill.consumer.part import Part
 from taskmill.consumer.protocol import Protocol
 from taskmill.consumer.protocol import Transaction as Work
 from taskmill.consumer.record import Lease, Outcome, Record
@@ -211,3 +212,15 @@ class OldMarkBehindNew(Bug):
     """An older generation is marked though a newer one is in flight, or marked already."""
 
     rules = _MarksOld
+
+
+class _PassesOrders(Protocol):
+    def _cancel_record(self, part: Part, record: Record, offsets: list[int], read_at: int) -> None:
+        super()._cancel_record(part, record, [], read_at)
+        part.orders.done += offsets
+
+
+class OrderPassedEarly(Bug):
+    """The offset of `control` moves once a handler was told to end, not once its task has."""
+
+    rules = _PassesOrders

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from simulation.broker import Busy, Log, Part, Refused
 from simulation.store import entry_of
+from taskmill.consumer.orders import entry_of as entry_of_mark
 from taskmill.consumer.protocol import Transaction as Work
 from taskmill.consumer.record import Outcome
 from taskmill.consumer.table import Entry
@@ -66,6 +67,8 @@ class Committer:
         world = self._world
         sends: list[Send] = []
         for p, outcomes in work.outcomes.items():
+            for mark in work.orders[p].marks if p in work.orders else ():
+                sends.append((world.state[p], mark.record.mark_key, entry_of_mark(mark), p))
             for note in work.notes.get(p, ()):
                 sends.append((world.state[p], note.record.mark_key, entry_of(note), p))
             for outcome in outcomes:

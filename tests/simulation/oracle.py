@@ -10,7 +10,9 @@
 6. What is in flight stays within the limits, and comes to nothing.
 7. What is gated starts behind its committed `running` mark; what is to run at most once starts
    once, stale owners counted; what a handler kept is there at its next start.
-8. Nothing starts before its partition says "at work", nor after as many sudden ends as the limit;
+8. What was asked for on `control` is passed once that generation of its ID has ended, or a newer
+   one has come; its offset never goes back.
+9. Nothing starts before its partition says "at work", nor after as many sudden ends as the limit;
    who is taken for a killer, or for abandoned, was running by the mark.
 """
 
@@ -21,7 +23,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from simulation.broker import Transaction
+from simulation.broker import Transaction, controls_of
 from simulation.message import AT_MOST_ONCE, TOPIC, Message
 from taskmill.consumer.intake import CRASH_LIMIT
 from taskmill.consumer.record import Lease, Reason, Record
@@ -66,6 +68,10 @@ class Oracle:
         #: Serials of misrouted messages that lie on their home partition for good.
         self._rerouted: set[int] = set()
         self.offsets = [0] * partitions
+        #: Of `control`.
+        self.controls = [0] * partitions
+        #: All that was ever committed of a place: a next attempt may be cancelled behind its mark.
+        self._said: set[tuple[Place, Status]] = set()
         #: The greatest generation accepted of each ID.
         self.accepted: dict[bytes, int] = {}
         self._runs: dict[Place, tuple[Worker, Lease]] = {}
@@ -91,6 +97,8 @@ class Oracle:
                 self._rerouted.add(value.serial)
         for p, offset in transaction.offsets.items():
             self._moves(p, offset, transaction)
+        for p, offset in transaction.controls.items():
+            self._passes(p, offset)
 
     def _letter(self, place: Place, reason: Reason) -> None:
         if place in self._letters:
@@ -112,12 +120,15 @@ class Oracle:
         (part,) = transaction.parts
         if transaction.offsets != part.work.offsets:
             raise Violation(f"offsets {transaction.offsets} instead of {part.work.offsets}")
+        if transaction.controls != controls_of(part.work):
+            raise Violation(f"offsets of control {transaction.controls}")
         if len(transaction.records) != part.records:
             raise Violation(f"{len(transaction.records)} of {part.records} records are committed")
 
     def _mark(self, p: int, key: bytes, entry: Entry) -> None:
         place = (key, entry.generation, entry.seq)
-        if place in self.outcomes:
+        is_stopped = entry.status is Status.CANCELLED and self.outcomes.get(place) not in TERMINAL
+        if place in self.outcomes and not is_stopped:
             raise Violation(f"a second outcome of {place}: {self.outcomes[place]}, {entry.status}")
         if (key, entry.generation) in self._ended:
             raise Violation(f"{place} ends after its generation has ended")
@@ -129,6 +140,7 @@ class Oracle:
             self.folded[p][key] = fold(known, entry)
             return
         self.outcomes[place] = entry.status
+        self._said.add((place, entry.status))
         self._before[place] = known
         if entry.status in TERMINAL:
             self._ended.add((key, entry.generation))
@@ -147,6 +159,19 @@ class Oracle:
             if not self._is_done(item.value, p, position):
                 raise Violation(f"the offset {offset} of {p} passes {item.value!r} at {position}")
         self.offsets[p] = offset
+
+    def _passes(self, p: int, offset: int) -> None:
+        """The group's offset of `control` moves."""
+        before = self.controls[p]
+        if offset < before:
+            raise Violation(f"the offset of control {p} goes back from {before} to {offset}")
+        for item in self._world.control[p].items[before:offset]:
+            assert item is not None
+            asked = item.value.generation or 0
+            newest = self.accepted.get(item.key, 0)
+            if not any((item.key, g) in self._ended for g in range(asked, 3)) and newest <= asked:
+                raise Violation(f"{item.value} is passed, and nothing of it has ended")
+        self.controls[p] = offset
 
     def _is_done(self, message: Message, p: int, position: int) -> bool:
         if message.home != p:
@@ -224,7 +249,7 @@ class Oracle:
             if entry.status is Status.RUNNING:
                 committed = (key, entry) in self._noted
             else:
-                committed = self.outcomes.get((key, *entry[:2])) is entry.status
+                committed = ((key, *entry[:2]), entry.status) in self._said
             if not committed:
                 raise Violation(f"a mark in the table of {p} is not committed: {key!r} {entry}")
 
@@ -265,5 +290,7 @@ class Oracle:
                 or protocol.in_flight
                 or protocol._bytes
                 or any(part.window or part.live or part.ready or part.bytes for part in parts)
+                or any(part.orders.pending or part.lease.cancelled for part in parts)
+                or any(part.orders.awaits or part.orders.marked for part in parts)
             ):
                 raise Violation(f"{worker} is done, and still holds something")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-#: Threads of a worker that go on: poll 0, commit 1, restore 2.
-RUNNING = [(0, 1, 2), (0, 1, 2), (0, 1, 2), (0, 2), (1, 2), (0, 1)]
+#: Threads of a worker that go on: poll 0, commit 1, restore 2, control 3.
+RUNNING = [(0, 1, 2, 3), (0, 1, 2), (0, 1, 2, 3), (0, 2, 3), (1, 2), (0, 1)]
 #: What `fail` may bring about, and in how many ways; see the places that ask for it.
 FAULTS = [
     *[("end", 4)] * 4,
@@ -23,6 +23,7 @@ _WEIGHTS = {
     "produce": 32,
     "complete": 40,
     "fail": 20,
+    "ask": 4,
     "note": 8,
     "survive": 4,
     "mark": 6,
@@ -61,6 +62,7 @@ PROFILES = [
     # Ownership moves, under threads that are somewhere in between.
     _table(
         turn=60,
+        produce=28,
         rebalance=12,
         take_over=20,
         hand_over=8,
@@ -71,5 +73,5 @@ PROFILES = [
         drain=0,
     ),
     # Processes die, and markers are late.
-    _table(turn=40, crash=14, restart=24, mark=12, fail=24, compact=8, freeze=0),
+    _table(turn=40, crash=14, restart=24, mark=12, fail=24, compact=8, freeze=0, ask=2),
 ]

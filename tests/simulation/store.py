@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from taskmill.consumer.orders import entry_of as entry_of_mark
 from taskmill.consumer.record import Note, Outcome
 from taskmill.consumer.table import Entry, fold
+from taskmill.consumer.transaction import Taken
 from taskmill.schemas.states import Status
 
 
@@ -29,9 +31,12 @@ def entry_of(note: Note) -> Entry:
     return Entry(*place, Status.RUNNING, 0, note.deliveries, note.saved)
 
 
-def marks_of(notes: list[Note], outcomes: list[Outcome]) -> list[tuple[bytes, Entry]]:
+def marks_of(
+    told: Taken | None, notes: list[Note], outcomes: list[Outcome]
+) -> list[tuple[bytes, Entry]]:
     """As Core.commit_marks makes them; the simulation has no clock."""
-    noted = [(note.record.mark_key, entry_of(note)) for note in notes]
+    asked = [(m.record.mark_key, entry_of_mark(m)) for m in (told.marks if told else ())]
+    noted = asked + [(note.record.mark_key, entry_of(note)) for note in notes]
     return noted + [
         (r.mark_key, Entry(r.generation, r.seq, o.status, 0))
         for o in outcomes

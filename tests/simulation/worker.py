@@ -14,9 +14,11 @@ from simulation.client import Client
 from simulation.committer import Committer, Running
 from simulation.message import AT_MOST_ONCE
 from simulation.store import Store, marks_of
+from taskmill.consumer.orders import Order
 from taskmill.consumer.protocol import Limits, Phase, Protocol
 from taskmill.consumer.protocol import Transaction as Work
 from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.schemas.states import Status
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -63,7 +65,7 @@ class Worker:
         self._to_restore: list[Lease] = []
         self._to_seek: list[Lease] = []
         self._generation: Any = None
-        self._threads = [self._poll(), self._commit(), self._restore()]
+        self._threads = [self._poll(), self._commit(), self._restore(), self._control()]
 
     def __repr__(self) -> str:
         return f"Worker({self.slot}, member {self.client.member})"
@@ -112,6 +114,13 @@ class Worker:
         """Async handlers of ended leases stop at once; threads (odd offsets) run on."""
         if ended:
             self.running = [r for r in self.running if r.lease.held or r.offset % 2]
+
+    def _stop(self) -> None:
+        """Handlers that are to end: some do at once, others go on, or fail in their own way."""
+        stop, self.protocol.to_stop = self.protocol.to_stop, []
+        for record in stop:
+            if record.offset % 3 and any(one is record for one in self.running):
+                self.complete(record, Outcome(record, Status.CANCELLED))
 
     def complete(self, record: Record, outcome: Outcome) -> None:
         self.running.remove(record)
@@ -270,6 +279,7 @@ class Worker:
             if answer == "committed":
                 self.apply(work, reached)
                 self.submit(protocol.committed(work))
+                self._stop()
                 self.answered += 1
             elif answer == "aborted":
                 protocol.aborted(work)
@@ -290,10 +300,35 @@ class Worker:
         for p, outcomes in work.outcomes.items():
             if not work.leases[p].held or p not in self.tables:
                 continue
-            marks = marks_of(work.notes.get(p, []), outcomes)
+            marks = marks_of(work.orders.get(p), work.notes.get(p, []), outcomes)
             if marks:
                 self.tables[p].apply(marks, reached.get(p, self.tables[p].checkpoint))
                 self.world.oracle.applied(p, marks)
+
+    # ---- the control thread ---------------------------------------------------------------------
+
+    def _control(self) -> Thread:
+        protocol, world = self.protocol, self.world
+        while True:
+            for lease, at in protocol.control_places().items():
+                p = lease.partition
+                if at is None:
+                    while not world.coordinator.is_stable(p):
+                        yield
+                    at = world.coordinator.controls.get(p, 0)
+                    yield
+                    protocol.control_from(lease, at)
+                found, _ = world.control[p].read(at, 2)
+                orders = [Order(offset, item.value) for offset, item in found]
+                yield
+                if protocol.takes_orders(lease) and p in self.tables:
+                    self._obey(lease, orders)
+                    self._stop()
+            yield
+
+    def _obey(self, lease: Lease, orders: list[Order]) -> None:
+        table = self.tables[lease.partition].entries
+        self.protocol.obey(lease, orders, [table.get(order.mark_key) for order in orders])
 
     # ---- the restore thread ---------------------------------------------------------------------
 
@@ -321,6 +356,8 @@ class Worker:
             if stop():
                 return
         committed = world.coordinator.committed[p]
+        controls = world.coordinator.controls.get(p, 0)
+        asked = world.control[p].read(controls, 100)[0]
         yield
         end = world.bug.changelog_end(log, early)
         position = store.checkpoint
@@ -344,5 +381,9 @@ class Worker:
             unclean=p in world.coordinator.at_work,
             end=world.tasks[p].end,
         )
+        if not world.bug.reads_later(lease):
+            self.protocol.control_from(lease, controls)
+            self._obey(lease, [Order(offset, item.value) for offset, item in asked])
+            self._stop()
         self.submit(start)
         self._to_seek.append(lease)

@@ -13,7 +13,7 @@ from simulation.profiles import FAULTS, PROFILES, RUNNING
 from simulation.worker import SMALL, Worker
 from taskmill.consumer.record import Failure, Outcome, Reason, Record
 from taskmill.consumer.table import Entry
-from taskmill.schemas.models import TaskError
+from taskmill.schemas.models import CANCEL, Control, TaskError
 from taskmill.schemas.states import Status
 
 #: How many IDs there are: few, so that twins meet.
@@ -42,6 +42,7 @@ class World:
         numbers = range(self.partitions)
         self.tasks = [Log(f"tasks[{p}]") for p in numbers]
         self.state = [Log(f"state[{p}]") for p in numbers]
+        self.control = [Log(f"control[{p}]") for p in numbers]
         self.state_logs = {log: p for p, log in enumerate(self.state)}
         self.dlq = Log("dlq")
         style = ClassicGroup if head[0] % 2 else ConsumerGroup
@@ -68,7 +69,7 @@ class World:
             self._store(Message(number, self.home(number)), self.home(number))
         for _ in range(16):
             for worker in self.workers:
-                for thread in (0, 0, 1, 1, 2, 2):
+                for thread in (0, 0, 1, 1, 2, 2, 3):
                     worker.step(thread)
 
     # ---- choices --------------------------------------------------------------------------------
@@ -155,6 +156,15 @@ class World:
             else:
                 worker.complete(record, Outcome(record, Status.SUCCEEDED))
 
+    def ask(self, worker: Worker, x: int, y: int) -> None:
+        """A client cancels one to three tasks, that have come or not."""
+        for number in range(x % self._ids, min(x % self._ids + 1 + y % 3, self._ids)):
+            key = b"%d" % number
+            accepted = self.oracle.accepted.get(key, 0)
+            generation = None if y < 160 else accepted if y < 230 else max(0, accepted - 1)
+            control = Control(str(number), CANCEL, 0, generation)
+            self.control[self.home(number)].append(key, control)
+
     def note(self, worker: Worker, x: int, y: int) -> None:
         """A handler has run for a while, or keeps something."""
         if worker.alive and not worker.frozen and worker.running:
@@ -226,7 +236,7 @@ class World:
         for other in self.workers:
             if other is not worker:
                 for _ in range(2 << x // 4 % 5):
-                    for thread in (0, 1, 2) if other.running else (0, 2):
+                    for thread in (0, 1, 2, 3) if other.running else (0, 2):
                         other.step(thread)
 
     def rebalance(self, worker: Worker, x: int, y: int) -> None:
@@ -302,7 +312,7 @@ class World:
             worker.stir()
             for record in list(worker.running):
                 worker.complete(record, Outcome(record, Status.SUCCEEDED))
-            for thread in (0, 0, 0, 1, 1, 1, 2, 2):
+            for thread in (0, 0, 0, 1, 1, 1, 2, 2, 3, 3):
                 worker.step(thread)
 
     def _mark_all(self) -> None:
@@ -311,8 +321,13 @@ class World:
                 self.coordinator.mark_all(transaction)
 
     def _is_done(self) -> bool:
-        if any(w.protocol.in_flight or w.protocol.open or w.running for w in self.workers):
-            return False
+        for worker in self.workers:
+            protocol = worker.protocol
+            if protocol.in_flight or protocol.open or protocol.orders_held or worker.running:
+                return False
+        for p, log in enumerate(self.control):
+            if log.read(self.oracle.controls[p], 1)[0]:
+                return False
         for p, log in enumerate(self.tasks):
             if log.stable_end != log.end or log.read(self.oracle.offsets[p], 1)[0]:
                 return False

@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import SystemRandom
@@ -71,9 +71,12 @@ def _container() -> Iterator[str]:
 class PrivateBroker:
     """A broker of one test's own, to be killed and started again. Always a Java process."""
 
-    def __init__(self, nodes: int = 1) -> None:
+    def __init__(self, nodes: int = 1, env: Mapping[str, str] | None = None) -> None:
+        """`env`: more for the environment of its nodes."""
         self._folder = Path(tempfile.mkdtemp(prefix="taskmill-private-"))
-        self._broker = LocalBroker(self._folder, nodes=nodes, env=java_only(), say=print)
+        self._broker = LocalBroker(
+            self._folder, nodes=nodes, env={**java_only(), **(env or {})}, say=print
+        )
         self.bootstrap = ""
 
     @property

@@ -252,11 +252,16 @@ def is_ended(states: Iterable[Mapping[str, Any]]) -> bool:
 
 
 def check_outcomes(states: Mapping[bytes, Sequence[Mapping[str, Any]]]) -> None:
-    """One terminal state a generation, one committed outcome a (generation, seq)."""
+    """One terminal state a generation, one committed outcome a (generation, seq); what was asked
+    for on `control` comes from no record, and may follow what waits."""
     twice = {}
     for key, found in states.items():
         ends = Counter(s["generation"] for s in found if s["status"] in TERMINAL)
-        outcomes = Counter((s["generation"], s["seq"]) for s in found if s["status"] != "running")
+        outcomes = Counter(
+            (s["generation"], s["seq"])
+            for s in found
+            if s["status"] != "running" and s["source_offset"] >= 0
+        )
         if max(ends.values(), default=0) > 1 or max(outcomes.values(), default=0) > 1:
             twice[key] = found
     assert not twice, f"{len(twice)} of {len(states)} have two outcomes: {list(twice)}\n" + str(

@@ -42,7 +42,7 @@ class Postgres:
         else:
             raise RuntimeError(
                 "these tests need PostgreSQL: apt-get install postgresql (macOS: brew install "
-                "postgresql), or a Docker engine; as root on Debian: deploy/system.sh --postgres"
+                "postgresql), or a Docker engine; as root on Debian: deploy/system.sh --tests"
             )
         self._server.start()
 

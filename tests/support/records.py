@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from taskmill.schemas.models import JSON, Task, TaskError, TaskResult, TaskState
+from taskmill.schemas.models import CANCEL, JSON, Control, Task, TaskError, TaskResult, TaskState
 from taskmill.schemas.states import Status
 
 #: 2026-01-02T03:04:05.678Z
@@ -42,6 +42,8 @@ STATE = TaskState(
 RESULT = TaskResult(
     id="receipt:1", generation=0, seq=0, result=b'{"lines":[1,2,3]}', content_type=JSON
 )
+
+CONTROL = Control(id="receipt:1", action=CANCEL, requested_at=NOW_MS, name="send_receipt")
 
 counts = st.integers(0, 2**31 - 1)
 longs = st.integers(-(2**63), 2**63 - 1)
@@ -116,4 +118,17 @@ results = st.builds(
     content_type=_or_none(texts),
     error=_or_none(errors),
     stack=_or_none(texts),
+)
+controls = st.builds(
+    Control,
+    id=ids,
+    action=names,
+    requested_at=longs,
+    generation=_or_none(counts),
+    name=_or_none(names),
+    not_before=_or_none(longs),
+    seq=_or_none(counts),
+    due_at=_or_none(longs),
+    enqueued_at=_or_none(longs),
+    actor=_or_none(names),
 )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from support.records import RESULT, STATE, TASK
+from support.records import CONTROL, RESULT, STATE, TASK
 from taskmill.cli.main import cli
 from taskmill.cli.wire import decode, encode, schemas
 from taskmill.runtime.errors import (
@@ -137,6 +137,7 @@ def test_hex_goes_out_and_comes_in() -> None:
         (CODEC.encode_task(TASK), "Task"),
         (CODEC.encode_state(STATE), "TaskState"),
         (CODEC.encode_result(RESULT), "TaskResult"),
+        (CODEC.encode_control(CONTROL), "Control"),
     ],
 )
 def test_decode_prints_whichever_record_it_is_as_one_document(value: bytes, record: str) -> None:

@@ -12,12 +12,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from support import records
-from support.records import NOW_MS, RESULT, STATE, TASK
+from support.records import CONTROL, NOW_MS, RESULT, STATE, TASK
 from taskmill.runtime.errors import DecodeError, InvalidInput, InvalidTaskId, TaskmillError
 from taskmill.schemas import fastpath, framing
 from taskmill.schemas.avsc import released
 from taskmill.schemas.codec import CODEC, Codec, check_id
-from taskmill.schemas.models import Task, TaskError, TaskResult, TaskState
+from taskmill.schemas.models import Control, Task, TaskError, TaskResult, TaskState
 from taskmill.schemas.states import Status
 
 TASK_PREFIX = released("Task")[0].prefix
@@ -26,9 +26,10 @@ RETRIED = TASK._replace(attempt=2, seq=1, headers={"k": "v"})
 FAILED = STATE._replace(status=Status.DEAD, result=None, error=TaskError("E", "m", "f"))
 EXAMPLES = [CODEC.encode_task(TASK), CODEC.encode_task(RETRIED)]
 EXAMPLES += [CODEC.encode_state(STATE), CODEC.encode_state(FAILED), CODEC.encode_result(RESULT)]
+EXAMPLES += [CODEC.encode_control(CONTROL)]
 
 
-def fastavro_bytes(record: Task | TaskState | TaskResult) -> bytes:
+def fastavro_bytes(record: Task | TaskState | TaskResult | Control) -> bytes:
     version = released(type(record).__name__)[0]
     fields: dict[str, Any] = record._asdict()
     if fields.get("error") is not None:
@@ -78,6 +79,15 @@ def test_a_result_comes_back_as_it_was_and_its_bytes_are_fastavros(result: TaskR
     assert value == fastavro_bytes(result)
     assert CODEC.decode_result(value) == result
     assert CODEC.decode(value) == result
+
+
+@given(records.controls)
+@example(CONTROL)
+def test_a_control_comes_back_as_it_was_and_its_bytes_are_fastavros(control: Control) -> None:
+    value = CODEC.encode_control(control)
+    assert value == fastavro_bytes(control)
+    assert CODEC.decode_control(value) == control
+    assert CODEC.decode(value) == control
 
 
 def test_a_plain_task_and_the_state_of_its_success_go_by_hand() -> None:

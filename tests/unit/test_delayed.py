@@ -13,12 +13,14 @@ from support.clocks import HandClock
 from support.protocols import begun, deliver, held, owner, record
 from support.wire import NOW_MS, task_value
 from taskmill.consumer.decode import Decoder
-from taskmill.consumer.delayed import MAX_MS, DelayedKey, delayed_record, due_key
+from taskmill.consumer.delayed import MAX_MS, DelayedKey, Move, delayed_record, due_key
 from taskmill.consumer.record import Failure, Lease, Outcome, Reason, Record
 from taskmill.consumer.table import Entry
 from taskmill.runtime.partition import partition_for
+from taskmill.runtime.store import MemoryStore
 from taskmill.scheduler.broker_time import BELIEVED_MS, BrokerTime
 from taskmill.scheduler.held import Headers, pack, unpack
+from taskmill.scheduler.moves import moved
 from taskmill.schemas.codec import CODEC
 from taskmill.schemas.models import TaskError
 from taskmill.schemas.states import Status
@@ -254,3 +256,71 @@ def test_a_clock_that_was_wrong_from_the_start_is_found_out_by_the_first_stamp()
     assert time.now_ms() == true
     time.forget()
     assert time.now_ms() == clock.ms
+
+
+# ---- another time --------------------------------------------------------------------------------
+
+
+def held_in(store: MemoryStore, id: bytes, due_at: int, seq: int = 1) -> bytes:
+    """A task that waits in `store`; its key."""
+    key = DelayedKey(due_at, id, 0, seq).pack()
+    store.apply([(key, pack([("x", b"own"), said(due_at)], b"bytes of " + id))], 1)
+    return key
+
+
+def ask(store: MemoryStore, move: Move) -> bytes:
+    key, value = move.pack()
+    store.apply([(key, value)], 2)
+    return key
+
+
+@given(ids, st.integers(0, 9), st.integers(0, 9), moments, moments)
+def test_a_move_comes_apart_as_it_was_put_together(
+    id: bytes, generation: int, seq: int, was: int, due_at: int
+) -> None:
+    move = Move(id, generation, seq, was, due_at)
+    key, value = move.pack()
+    assert Move.unpack(key, value) == move
+    assert key > due_key(MAX_MS)
+    assert DelayedKey(was, id, generation, seq).pack().endswith(move.suffix)
+
+
+@pytest.mark.parametrize("known", [NOW_MS, NOW_MS - 77], ids=["its time", "a step's time"])
+def test_what_waits_is_given_another_time(known: int) -> None:
+    store, place = MemoryStore(), ("t.delayed.q", 3)
+    old, other = held_in(store, b"a/b", NOW_MS), held_in(store, b"b", NOW_MS)
+    asked = ask(store, Move(b"a/b", 0, 1, known, NOW_MS + 500))
+    messages, changes = moved(place, store, NOW_MS + DAY_MS)
+    store.apply(changes[place], 3)
+    new = DelayedKey(NOW_MS + 500, b"a/b", 0, 1).pack()
+    assert {m["key"]: m.get("value") for m in messages} == {
+        old: None,
+        new: b"bytes of a/b",
+        asked: None,
+    }
+    assert {(m["topic"], m["partition"]) for m in messages} == {place}
+    assert [key for key, _ in store.items()] == [other, new]
+    assert unpack(dict(store.items())[new])[0] == [("x", b"own"), said(NOW_MS + 500)]
+
+
+def test_what_has_been_passed_on_is_not_moved_and_what_stays_stays() -> None:
+    store, place = MemoryStore(), ("t.delayed.q", 3)
+    same = held_in(store, b"same", NOW_MS)
+    gone = ask(store, Move(b"gone", 0, 1, NOW_MS, NOW_MS + 500))
+    older = ask(store, Move(b"same", 0, 0, NOW_MS, NOW_MS + 500))
+    ask(store, Move(b"same", 0, 1, NOW_MS, NOW_MS))
+    messages, changes = moved(place, store, NOW_MS + DAY_MS)
+    store.apply(changes[place], 3)
+    assert [key for key, _ in store.items()] == [same]
+    assert {gone, older} <= {m["key"] for m in messages if "value" not in m}
+
+
+def test_a_late_time_is_reached_in_steps() -> None:
+    store, place = MemoryStore(), ("t.delayed.q", 3)
+    held_in(store, b"a", NOW_MS)
+    ask(store, Move(b"a", 0, 1, NOW_MS, NOW_MS + 9 * DAY_MS))
+    _, changes = moved(place, store, NOW_MS + DAY_MS)
+    store.apply(changes[place], 3)
+    ((key, packed),) = store.items()
+    assert DelayedKey.unpack(key).due_at == NOW_MS + DAY_MS
+    assert said(NOW_MS + 9 * DAY_MS) in unpack(packed)[0]

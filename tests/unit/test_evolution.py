@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from support.records import RESULT, STATE, TASK
+from support.records import CONTROL, RESULT, STATE, TASK
 from taskmill.runtime.errors import DecodeError
 from taskmill.schemas.avsc import RELEASED, Version, released, version
 from taskmill.schemas.codec import CODEC
@@ -16,6 +16,7 @@ RECORDS = {
     "Task": CODEC.encode_task(TASK._replace(headers={"k": "v"})),
     "TaskState": CODEC.encode_state(STATE),
     "TaskResult": CODEC.encode_result(RESULT),
+    "Control": CODEC.encode_control(CONTROL),
 }
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from support import records
 from support.records import NOW_MS, RESULT, STATE, TASK
 from taskmill.schemas.json_form import as_json, iso
-from taskmill.schemas.models import Task, TaskError, TaskResult, TaskState
+from taskmill.schemas.models import Control, Task, TaskError, TaskResult, TaskState
 
 
 def test_a_task_shows_its_times_in_iso_8601_and_its_payload_as_json() -> None:
@@ -80,6 +80,6 @@ def test_a_time_beyond_the_calendar_stays_a_number() -> None:
     assert iso(-1) == "1969-12-31T23:59:59.999Z"
 
 
-@given(records.tasks | records.states | records.results)
-def test_every_record_has_a_json_form(record: Task | TaskState | TaskResult) -> None:
+@given(records.tasks | records.states | records.results | records.controls)
+def test_every_record_has_a_json_form(record: Task | TaskState | TaskResult | Control) -> None:
     assert json.loads(json.dumps(as_json(record), allow_nan=False, indent=2))["id"] == record.id

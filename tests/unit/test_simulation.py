@@ -17,6 +17,7 @@ import pytest
 
 from simulation.bug import Bug
 from simulation.bugs import PLANTED, TEN, named
+from simulation.bugs_of_protocol import OrderPassedEarly
 from simulation.bugs_of_worker import LostLeaseCommitted
 from simulation.oracle import Violation
 from simulation.schedule import failure, run, schedule, shrink, told
@@ -24,6 +25,7 @@ from simulation.world import World
 from support.proof import schedules_asked
 from taskmill.consumer.protocol import Phase
 from taskmill.consumer.record import Reason
+from taskmill.schemas.states import Status
 
 #: A planted mistake that needs the rarest of coincidences shows once in 250 schedules.
 SEEDS_OF_A_BUG = 3_000
@@ -59,6 +61,11 @@ def test_a_planted_mistake_is_seen(name: str, planted: Callable[[str, str], None
             planted(named(type(bug)), f"simulation, seed {seed}")
             return
     pytest.fail(f"{name} was not seen in {SEEDS_OF_A_BUG} schedules")
+
+
+def test_an_offset_of_control_that_moves_too_early_is_seen() -> None:
+    bug = OrderPassedEarly()
+    assert any(failure(schedule(seed, bug), bug) for seed in range(SEEDS_OF_A_BUG))
 
 
 def test_the_ten_mistakes_of_a_proof_are_planted() -> None:
@@ -140,4 +147,6 @@ def test_schedules_reach_what_they_are_for() -> None:
     reasons = sum((world.oracle.reasons for world in worlds), Counter())
     assert reasons[Reason.ABANDONED] > 20, "at-most-once tasks that a crash left running"
     assert reasons[Reason.CRASH_LOOP] > 1, "tasks in flight at too many sudden ends"
+    ends = [status for world in worlds for status in world.oracle.outcomes.values()]
+    assert ends.count(Status.CANCELLED) > 100, "tasks that were cancelled"
     assert sum(sum(world.group.tenure.values()) for world in worlds) > 500, "changes of owner"

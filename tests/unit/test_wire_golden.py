@@ -25,6 +25,7 @@ FROZEN = {
     "Task": ["c301b825e198d4fe712b"],
     "TaskState": ["c301eccc4ebdcb3676c1", "c3012af0f1dc85882eb2"],
     "TaskResult": ["c301ccba8a919d93e94c"],
+    "Control": ["c301c292602d161af230"],
     "Schedule": ["c301b5e25120f7091603"],
     "ScheduleState": ["c3017b38cbe5acfa8b8c"],
 }
@@ -32,6 +33,7 @@ ENCODE = {
     "Task": "encode_task",
     "TaskState": "encode_state",
     "TaskResult": "encode_result",
+    "Control": "encode_control",
     "Schedule": "encode_schedule",
     "ScheduleState": "encode_schedule_state",
 }
