@@ -32,7 +32,7 @@ _MAX_INT = 2**31 - 1
 _TASK_LEAST = {"attempt": 1, "generation": 0, "seq": 0, "max_attempts": 1}
 _STATE_LEAST = {"attempt": 0, "generation": 0, "seq": 0, "deliveries": 0}
 _RESULT_LEAST = {"generation": 0, "seq": 0}
-_CONTROL_LEAST = {"generation": 0}
+_CONTROL_LEAST = {"generation": 0, "seq": 0}
 _SCHEDULE_LEAST = {"max_attempts": 1, "misfire_max": 1}
 #: Most bytes of the strings that become keys, or are repeated in a state.
 _TASK_MOST = {

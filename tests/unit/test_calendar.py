@@ -70,7 +70,8 @@ def names(line: list[Field], wall: datetime) -> bool:
     if wall.minute not in minute or wall.hour not in hour or wall.month not in month:
         return False
     is_day, is_weekday = wall.day in day, wall.isoweekday() % 7 in weekday
-    if line[2][0] != "*" != line[4][0]:
+    # One that names all of them, however it is written, is as good as none.
+    if len(day) < 31 and len(weekday) < 7:
         return is_day or is_weekday
     return is_day and is_weekday
 
