@@ -79,7 +79,7 @@ def test_what_cannot_be_is_told_in_one_line_and_not_stored(
     assert told in done.err
     assert done.err.count("\n") == 1
     assert done.out == ""
-    assert scene.oracle.read(scene.topic) == []
+    assert command("schedules", "list", "--json").json == {"schedules": []}
 
 
 def test_what_is_not_there_is_told(scene: Scheduled, command: Command) -> None:
