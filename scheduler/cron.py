@@ -55,8 +55,11 @@ class CronLine:
         self._minutes = _values(minutes, range(60))
         self._seconds = _values(seconds, range(60))
         self._months = frozenset(_values(months, range(1, 13)))
-        self._days = None if "*" in days else frozenset(days)
-        self._weekdays = None if "*" in weekdays else frozenset(weekdays)
+        # One that names all days is as good as none, however it is written; croniter would have it
+        # so for some ways of writing it, and not for others.
+        self._days = None if "*" in days or set(range(1, 32)) <= set(days) else frozenset(days)
+        is_every_day = "*" in weekdays or set(range(7)) <= set(weekdays)
+        self._weekdays = None if is_every_day and not nth else frozenset(weekdays)
         #: By weekday (Sunday is 0): which of the month, "l" for the last.
         self._nth: dict[int, set[int | str]] = dict(nth)
         if self._next_day(date(2000, 1, 1)) is None:
