@@ -1,4 +1,4 @@
-"""The demo's workers: `taskmill worker` processes, started, killed and drained by their pid."""
+"""The demo's workers, and its scheduler: processes, started, killed and drained by their pid."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka.admin import AdminClient
@@ -23,10 +23,11 @@ _LOOK_S = 0.1
 
 
 class Crew:
-    """The worker processes. `logs` is a folder for what they say, `env` their environment."""
+    """Processes of one command, `words` of `taskmill`. `logs` is a folder for what they say, `env`
+    their environment."""
 
-    def __init__(self, target: str, env: Mapping[str, str], logs: Path) -> None:
-        self._target = target
+    def __init__(self, words: Sequence[str], env: Mapping[str, str], logs: Path) -> None:
+        self._words = tuple(words)
         self._env = dict(env)
         self._logs = logs
         self._alive: dict[int, subprocess.Popen[bytes]] = {}
@@ -38,11 +39,12 @@ class Crew:
 
     def start(self) -> int:
         """Start one more; its pid."""
-        number = len(list(self._logs.glob("worker-*.log"))) + 1
-        with (self._logs / f"worker-{number}.log").open("wb") as log:
+        role = self._words[0]
+        number = len(list(self._logs.glob(f"{role}-*.log"))) + 1
+        with (self._logs / f"{role}-{number}.log").open("wb") as log:
             process = subprocess.Popen(
                 # -P: the folder that this is started from is not for imports.
-                [sys.executable, "-P", "-m", "taskmill", "worker", "-A", self._target],
+                [sys.executable, "-P", "-m", "taskmill", *self._words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -72,7 +74,8 @@ class Crew:
         """Raises TaskmillError where one has ended by itself."""
         for pid, process in self._alive.items():
             if process.poll() is not None:
-                raise TaskmillError(f"worker {pid} has ended by itself (exit {process.returncode})")
+                who = f"{self._words[0]} {pid}"
+                raise TaskmillError(f"{who} has ended by itself (exit {process.returncode})")
 
     def kill(self) -> int:
         """SIGKILL the oldest: it gets no chance to finish anything. Its pid."""
@@ -90,10 +93,11 @@ class Crew:
             try:
                 code = self._alive[pid].wait(DRAIN_S)
             except subprocess.TimeoutExpired:
-                raise TaskmillError(f"worker {pid} has not drained in {DRAIN_S:g} s") from None
+                who = f"{self._words[0]} {pid}"
+                raise TaskmillError(f"{who} has not drained in {DRAIN_S:g} s") from None
             del self._alive[pid]
             if code != 0:
-                raise TaskmillError(f"worker {pid} drained, and ended with {code}")
+                raise TaskmillError(f"{self._words[0]} {pid} drained, and ended with {code}")
 
     def abandon(self) -> None:
         """End those that still run, at once."""

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import click
 import stdlib_index
+from clockwork import keep_time
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from crew import Crew, environment
@@ -118,7 +119,7 @@ def play(home: Path, prefix: str, limit: int | None) -> int:
     say("demo", f"{len(paths):,} files of Python {version}'s library, each enqueued twice")
     with ExitStack() as stack:
         stage = stack.enter_context(set_up(home, prefix))
-        crew = Crew("stdlib_index:app", environment(HERE), home / "logs")
+        crew = Crew(("worker", "-A", "stdlib_index:app"), environment(HERE), home / "logs")
         stack.callback(crew.abandon)
         schema = Schema(home / "schemas" / "TaskState.avsc")
         watch = stack.enter_context(closing(Watch(stage.config, stage.topic("state"), schema)))
@@ -128,6 +129,8 @@ def play(home: Path, prefix: str, limit: int | None) -> int:
         wrong = differences(found, direct_count(paths))
         report(len(paths), found, figures)
         wrong += mend(stage, found)
+        env, state = environment(HERE), stage.topic("state")
+        say("on time", keep_time(stage.config, state, home / "schemas", env))
         crew.drain()
     if wrong:
         err.print(f"demo: the recount DIFFERS in {len(wrong)} places:")
@@ -188,7 +191,9 @@ def _clear(stage: Stage) -> None:
     names = admin.list_topics(timeout=10).topics
     topics = [name for name in names if name.startswith(f"{stage.prefix}.")]
     futures = admin.delete_topics(topics) if topics else {}
-    futures |= admin.delete_consumer_groups([stage.group])
+    theirs = [f"{stage.prefix}.{kind}" for kind in ("retry", "delayed", "schedules")]
+    listed = {one.group_id for one in admin.list_consumer_groups().result(10).valid}
+    futures |= admin.delete_consumer_groups([g for g in (stage.group, *theirs) if g in listed])
     for name, future in futures.items():
         if (error := future.exception()) is not None:
             err.print(f"demo: {name} could not be deleted: {error}", markup=False)

@@ -50,6 +50,11 @@ def index(path: str) -> Entry:
     return Entry(functions, classes, hashlib.sha256(content).hexdigest())
 
 
+@app.task
+def tick() -> None:
+    """What the demo's clock starts."""
+
+
 class Journal(Middleware):
     """Notes each start of a handler in a file: an effect outside Kafka, so at least once."""
 

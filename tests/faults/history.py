@@ -343,10 +343,12 @@ def _at_most_once(history: History) -> Iterator[str]:
 
 
 def _letters_match(history: History) -> Iterator[str]:
-    # Each attempt comes from a place of its own; the letter names the first one's.
-    outcomes = (one for one in history.outcomes if one.status == "dead")
+    # Each attempt comes from a place of its own; the letter names the first one's. What was handed
+    # over is known by its ID.
+    outcomes = [one for one in history.outcomes if one.status == "dead"]
+    handed = {one.identity.key for one in outcomes if one.seq}
     dead = Counter(one.identity.key if one.seq else one.source for one in outcomes)
-    letters = Counter(one.key if one.attempts > 1 else one.source for one in history.letters)
+    letters = Counter(one.key if one.key in handed else one.source for one in history.letters)
     for place in dead - letters:
         yield f"dead without a letter: what came from {place}"
     for place in letters - dead:

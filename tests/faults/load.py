@@ -95,11 +95,12 @@ class Load:
         else:
             # A few for so long that a fault finds them running, whenever it comes.
             name, ms = "nap", random.uniform(0, 60) if sort < 0.90 else random.uniform(500, 1500)
-        value = self._later(id, name, ms)
         if 0.30 <= sort < 0.33:
+            # Without a time: a duplicate of it, which has none, may come before it is re-routed.
             right = partition_of(id.encode(), self._partitions)
+            value = task_value(id, name, {"ms": ms})
             return Put(asked, value, (right + 1) % self._partitions)
-        return Put(asked, value)
+        return Put(asked, self._later(id, name, ms))
 
     def _later(self, id: str, name: str, ms: float) -> bytes:
         """A task that takes so long; perhaps it waits before."""
