@@ -39,15 +39,14 @@ def serve(bootstrap: str, prefix: str, count: int, waiting: int) -> dict[str, An
     with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
         settings = settings_of(bootstrap, prefix, folder)
         before = memory()
-        first = restored(settings, Path(folder) / "copies", 0)
-        again = restored(settings, Path(folder) / "copies", count)
-        held = memory()
+        first, _ = restored(settings, Path(folder) / "copies", 0)
+        again, held = restored(settings, Path(folder) / "copies", count)
         shutil.rmtree(Path(folder) / "copies", ignore_errors=True)
     return {"first": first, "again": again, "own": held["own"] - before["own"], **held}
 
 
-def restored(settings: Settings, copies: Path, count: int) -> float:
-    """Serve until `count` were passed on; seconds that the restore took."""
+def restored(settings: Settings, copies: Path, count: int) -> tuple[float, dict[str, float]]:
+    """Serve until `count` were passed on; seconds that the restore took, and memory then."""
     delayed = Delayed(settings, f"{settings.prefix}.perf", copies, SYSTEM_CLOCK)
     topic = Topics(settings.prefix, "default").delayed
     delayed.serve([topic])
@@ -58,10 +57,11 @@ def restored(settings: Settings, copies: Path, count: int) -> float:
         time.sleep(0.005)
     while delayed.passed[topic] < count and not limit.over():
         time.sleep(0.005)
+    held = memory()
     delayed.stop()
     thread.join()
     # All begin at once, and are read side by side.
-    return max(delayed.restores)
+    return max(delayed.restores), held
 
 
 def memory() -> dict[str, float]:

@@ -44,8 +44,9 @@ from taskmill.scheduler.moves import moved
 
 logger = logging.getLogger("taskmill.scheduler")
 
-#: Passed on in one transaction, at the most: tasks, and bytes.
-PER_TRANSACTION = 4_000
+#: Passed on in one transaction, at the most: tasks, and bytes. The first of many that are due at
+#: once waits for as many to be made ready.
+PER_TRANSACTION = 1_000
 BYTES_PER_TRANSACTION = 16 * 1024 * 1024
 #: Half of the topic's delete.retention.ms: an older copy may have missed that something went.
 MAX_AGE_MS = 84 * 3_600_000
