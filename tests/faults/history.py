@@ -343,8 +343,7 @@ def _at_most_once(history: History) -> Iterator[str]:
 
 
 def _letters_match(history: History) -> Iterator[str]:
-    # Each attempt comes from a place of its own; the letter names the first one's. What was handed
-    # over is known by its ID.
+    # Each hand-over makes a place of its own, and letters name the first attempt's: known by ID.
     outcomes = [one for one in history.outcomes if one.status == "dead"]
     handed = {one.identity.key for one in outcomes if one.seq}
     dead = Counter(one.identity.key if one.seq else one.source for one in outcomes)
