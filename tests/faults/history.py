@@ -344,9 +344,9 @@ def _at_most_once(history: History) -> Iterator[str]:
 
 def _letters_match(history: History) -> Iterator[str]:
     # Each hand-over makes a place of its own, and letters name the first attempt's: known by ID.
-    outcomes = [one for one in history.outcomes if one.status == "dead"]
-    handed = {one.identity.key for one in outcomes if one.seq}
-    dead = Counter(one.identity.key if one.seq else one.source for one in outcomes)
+    ended = [one for one in history.outcomes if one.status == "dead"]
+    dead = Counter(one.identity.key if one.seq else one.source for one in ended)
+    handed = {one.identity.key for one in ended if one.seq}
     letters = Counter(one.key if one.key in handed else one.source for one in history.letters)
     for place in dead - letters:
         yield f"dead without a letter: what came from {place}"
@@ -363,10 +363,8 @@ def _forwards_only(history: History) -> Iterator[str]:
 
 
 def _owners_in_turn(history: History) -> Iterator[str]:
-    """On state[p] each owner's marks stand together: its epochs are as many as its restores.
-
-    A mark that a former owner commits after the next one began splits that one's row in two.
-    """
+    """On state[p] each owner's marks stand together: its epochs are as many as its restores. A mark
+    that a former owner commits after the next one began splits that one's row in two."""
     rows: Counter[tuple[str, int]] = Counter()
     last: dict[int, str] = {}
     for one in sorted(history.outcomes, key=lambda o: (o.partition, o.offset)):
