@@ -27,7 +27,7 @@ from taskmill.runtime.clock import SYSTEM_CLOCK, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.topics import Topics, ensure, ensure_retry
-from taskmill.scheduler import retries as retries_module
+from taskmill.scheduler import member
 from taskmill.scheduler.retries import Retries
 
 #: Tasks are put on the queue in parts of so many, those that fail at the end of each.
@@ -47,7 +47,7 @@ HEADERS: list[tuple[str, str | bytes | None]] = [
 
 def serve(bootstrap: str, prefix: str, tier: str, count: int) -> dict[str, Any]:
     """Pass on `count` records of `tier`: what was received for it."""
-    retries_module.Consumer = Told  # type: ignore[misc]
+    member.Consumer = Told  # type: ignore[misc]
     with tempfile.TemporaryDirectory(prefix="taskmill-perf-") as folder:
         settings = settings_of(bootstrap, prefix, folder)
         retries = Retries(settings, f"{prefix}.perf", SYSTEM_CLOCK)

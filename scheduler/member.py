@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -84,22 +84,23 @@ class Member(ABC):
 
     def run(self) -> None:
         """Until `stop`. A client that fails is made anew."""
-        pause = PAUSE_S
-        while not self._stopping.is_set():
-            began = self._clock.monotonic()
-            try:
-                self._serve()
-            except (KafkaException, TaskmillError) as error:
-                if self._clock.monotonic() - began > WELL_S:
-                    pause = PAUSE_S
-                logger.warning("%s: %s; again in %g s", self._what, text_of(error), pause)
-                self._stopping.wait(pause)
-                pause = min(2 * pause, PAUSE_MAX_S)
+        keep_on(self._serve, self._stopping, self._what, self._clock)
         self._passing.close()
 
     def _serve(self) -> None:
         self._passing.open()
-        consumer = Consumer(self._consumer_config())
+        consumer = Consumer(
+            member_config(
+                self._settings,
+                self._what,
+                self.group,
+                self._clock,
+                # A pause throws away what was fetched and not taken.
+                queued_min_messages=1000,
+                queued_max_messages_kbytes=16 * 1024,
+                fetch_message_max_bytes=64 * 1024,
+            )
+        )
         self._subscribed = frozenset()
         try:
             while not self._stopping.is_set():
@@ -110,30 +111,6 @@ class Member(ABC):
         finally:
             self._forget_all()
             consumer.close()
-
-    def _consumer_config(self) -> dict[str, Any]:
-        return client_config(
-            self._settings,
-            self._what,
-            clock=self._clock,
-            group_id=self.group,
-            # The classic protocol lets the client say how soon it is missed.
-            group_protocol="classic",
-            partition_assignment_strategy="cooperative-sticky",
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=1_000,
-            enable_auto_commit=False,
-            enable_auto_offset_store=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            # A pause throws away what was fetched and not taken.
-            queued_min_messages=1000,
-            fetch_queue_backoff_ms=5,
-            queued_max_messages_kbytes=16 * 1024,
-            fetch_message_max_bytes=64 * 1024,
-            fetch_wait_max_ms=50,
-            fetch_error_backoff_ms=100,
-        )
 
     def _subscribe(self, consumer: Consumer) -> None:
         if self._wanted == self._subscribed:
@@ -234,6 +211,46 @@ class Member(ABC):
     @abstractmethod
     def _turn(self, consumer: Consumer) -> None:
         """The end of a round: pause and resume partitions."""
+
+
+def keep_on(serve: Callable[[], None], stopping: threading.Event, what: str, clock: Clock) -> None:
+    """Call `serve` until `stopping`, after a pause where it fails."""
+    pause = PAUSE_S
+    while not stopping.is_set():
+        began = clock.monotonic()
+        try:
+            serve()
+        except (KafkaException, TaskmillError) as error:
+            if clock.monotonic() - began > WELL_S:
+                pause = PAUSE_S
+            logger.warning("%s: %s; again in %g s", what, text_of(error), pause)
+            stopping.wait(pause)
+            pause = min(2 * pause, PAUSE_MAX_S)
+
+
+def member_config(
+    settings: Settings, what: str, group: str, clock: Clock, **more: Any
+) -> dict[str, Any]:
+    """The settings of a consumer that takes part in `group`, and commits by transactions alone."""
+    return client_config(
+        settings,
+        what,
+        clock=clock,
+        group_id=group,
+        # The classic protocol lets the client say how soon it is missed.
+        group_protocol="classic",
+        partition_assignment_strategy="cooperative-sticky",
+        session_timeout_ms=6_000,
+        heartbeat_interval_ms=1_000,
+        enable_auto_commit=False,
+        enable_auto_offset_store=False,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+        fetch_wait_max_ms=50,
+        fetch_error_backoff_ms=100,
+        fetch_queue_backoff_ms=5,
+        **more,
+    )
 
 
 def place_of(message: Message) -> Place:

@@ -13,6 +13,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -25,14 +26,14 @@ from taskmill.runtime.changelog import Change, Changelog, Stopped
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import client_config, is_fatal
+from taskmill.runtime.kafka import is_fatal
 from taskmill.runtime.store import MemoryStore, Put
 from taskmill.runtime.topic_table import schedule_state_topic, schedules_topic
 from taskmill.runtime.topics import ensure_schedules, partition_count
 from taskmill.scheduler.due import Batch, Due
 from taskmill.scheduler.firing import Firing
 from taskmill.scheduler.last_runs import LastRuns
-from taskmill.scheduler.member import text_of
+from taskmill.scheduler.member import PAUSE_MAX_S, PAUSE_S, keep_on, member_config, text_of
 from taskmill.scheduler.owned import Owned
 from taskmill.schemas.codec import CODEC, Codec
 
@@ -45,10 +46,6 @@ WRITERS = 3
 IDLE_S, ASKING_S = 0.1, 0.005
 #: Definitions taken at once.
 BATCH = 1_000
-#: After what failed, doubling up to the maximum.
-PAUSE_S, PAUSE_MAX_S = 0.05, 5.0
-#: A consumer that has worked for this long begins with the first pause again.
-WELL_S = 60.0
 
 
 class _Part:
@@ -112,19 +109,8 @@ class Schedules:
 
     def run(self) -> None:
         """Until `stop`. A client that fails is made anew."""
-        pause = PAUSE_S
-        while not self._stopping.is_set():
-            began = self._clock.monotonic()
-            try:
-                self._serve()
-            except Stopped:
-                break
-            except (KafkaException, TaskmillError) as error:
-                if self._clock.monotonic() - began > WELL_S:
-                    pause = PAUSE_S
-                logger.warning("schedules: %s; again in %g s", text_of(error), pause)
-                self._stopping.wait(pause)
-                pause = min(2 * pause, PAUSE_MAX_S)
+        with suppress(Stopped):
+            keep_on(self._serve, self._stopping, "schedules", self._clock)
         self._writers.shutdown()
         self._last_runs.close()
         self._reader.close()
@@ -135,7 +121,7 @@ class Schedules:
         ensure_schedules(self._settings, clock=self._clock)
         self._count = partition_count(self._settings, self._topic, clock=self._clock) or 0
         self._changelog = Changelog(self._settings, self._clock)
-        consumer = Consumer(self._consumer_config())
+        consumer = Consumer(member_config(self._settings, "schedules", self._topic, self._clock))
         try:
             consumer.subscribe(
                 [self._topic],
@@ -151,26 +137,6 @@ class Schedules:
                 self._let_go(p)
             consumer.close()
             self._changelog.close()
-
-    def _consumer_config(self) -> dict[str, Any]:
-        return client_config(
-            self._settings,
-            "schedules",
-            clock=self._clock,
-            group_id=self._topic,
-            # The classic protocol lets the client say how soon it is missed.
-            group_protocol="classic",
-            partition_assignment_strategy="cooperative-sticky",
-            session_timeout_ms=6_000,
-            heartbeat_interval_ms=1_000,
-            enable_auto_commit=False,
-            enable_auto_offset_store=False,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            fetch_wait_max_ms=50,
-            fetch_error_backoff_ms=100,
-            fetch_queue_backoff_ms=5,
-        )
 
     # ---- what is ours ---------------------------------------------------------------------------
 
