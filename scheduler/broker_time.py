@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from taskmill.runtime.clock import Clock
 
-#: The wall clock is believed where it is ahead of the broker's by less: an answer's way takes
-#: milliseconds, and clocks that are kept by NTP differ by as many.
-BELIEVED_MS = 500
-
 
 class BrokerTime:
-    """The wall clock, unless it runs ahead of the broker's: then what the broker's must be by now.
+    """The wall clock, unless it is ahead of the broker's: then what the broker's can be by now.
 
     A wall clock may be wrong, or be stepped; the broker's stamp of what was just appended tells.
     Between two stamps the monotonic clock does. Nothing is promised before the first: what is
@@ -21,7 +17,8 @@ class BrokerTime:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        #: Of the broker's clock to our monotonic one, at the most.
+        #: Of the broker's clock to our monotonic one, at the most: a record's way to the broker
+        #: counts as none.
         self._offset_ms: float | None = None
 
     def now_ms(self) -> int:
@@ -29,8 +26,7 @@ class BrokerTime:
         wall = self._clock.now_ms()
         if self._offset_ms is None:
             return wall
-        broker = int(self._clock.monotonic() * 1000 + self._offset_ms)
-        return wall if wall - broker < BELIEVED_MS else broker
+        return min(wall, int(self._clock.monotonic() * 1000 + self._offset_ms))
 
     def stamped(self, sent: float, at_ms: int) -> None:
         """The broker stamped `at_ms` (UTC) on what we sent at `sent` (monotonic seconds)."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,6 @@ from taskmill.runtime.kafka import client_config, resume_at
 from taskmill.runtime.store import Put, Store
 from taskmill.runtime.store_open import open_store
 from taskmill.runtime.topic_table import Kind, delayed_group, queue_of
-from taskmill.scheduler.broker_time import BrokerTime
 from taskmill.scheduler.held import pack, unpack
 from taskmill.scheduler.member import ROUTE_S, Member, Place, gather_s, place_of, text_of, to_tasks
 from taskmill.scheduler.moves import moved
@@ -113,7 +111,6 @@ class Delayed(Member):
         #: Came, and have no copy yet.
         self._new: set[Place] = set()
         self._parts: dict[Place, Part] = {}
-        self._time = BrokerTime(clock)
         #: Passed on so far, by topic.
         self.passed: Counter[str] = Counter()
         #: Seconds that each restore took.
@@ -134,8 +131,6 @@ class Delayed(Member):
         for tp in partitions:
             self._new.add((tp.topic, tp.partition))
             tp.offset = OFFSET_BEGINNING
-        # Whoever comes back may have been asleep.
-        self._time.forget()
         return partitions
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
@@ -313,13 +308,12 @@ class Delayed(Member):
             if part.has_moves:
                 # Before anything is passed on that would be late, or early, by then.
                 latest = self._time.now_ms() + self._longest_ms
-                self._transact(*moved(place, part.store, latest))
+                self._change(*moved(place, part.store, latest))
                 return 0.0
         messages, gone = self._gather(self._time.now_ms())
         if not messages:
             return 0.0
-        messages[0]["on_delivery"] = partial(self._stamped, self._clock.monotonic())
-        self._transact(messages, gone)
+        self._change(messages, gone)
         for place, puts in gone.items():
             self.passed[place[0]] += len(puts)
         return gather_s(len(messages) // 2, PER_TRANSACTION)
@@ -345,13 +339,13 @@ class Delayed(Member):
                 part.look()  # what was due has gone otherwise
         return messages, gone
 
-    def _transact(self, messages: list[dict[str, Any]], changed: dict[Place, list[Put]]) -> None:
+    def _change(self, messages: list[dict[str, Any]], changed: dict[Place, list[Put]]) -> None:
         """Commit `messages`, then change the copies."""
         # Whoever owns one next is told under which ID something may be open.
         owner = self._transactional_id
         offsets = [TopicPartition(*place, self._parts[place].position, owner) for place in changed]
         try:
-            self._passing.transact(messages, offsets, self._metadata)
+            self._transact(messages, offsets)
         except (KafkaException, BufferError):
             # Perhaps a queue has fewer partitions than it had.
             for topic, _ in changed:
@@ -370,11 +364,6 @@ class Delayed(Member):
         kept = [one for one in headers if one[0] != PARTITION_HEADER]
         task = to_tasks(route, DelayedKey.unpack(key).id, value, kept)
         return [task, {"topic": topic, "partition": p, "key": key}]
-
-    def _stamped(self, sent: float, error: Any, message: Message) -> None:
-        """A delivery report: when the broker took what we sent at `sent`."""
-        if error is None:
-            self._time.stamped(sent, message.timestamp()[1])
 
     def _queue(self, topic: str) -> str:
         queue = queue_of(topic, Kind.DELAYED, self._settings.prefix)

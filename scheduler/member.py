@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -22,6 +22,7 @@ from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.kafka import client_config, is_fatal
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import partition_count
+from taskmill.scheduler.broker_time import BrokerTime
 
 logger = logging.getLogger("taskmill.scheduler")
 
@@ -62,6 +63,7 @@ class Member(ABC):
         self._wanted: frozenset[str] = frozenset()
         self._subscribed: frozenset[str] = frozenset()
         self._metadata: object = None
+        self._time = BrokerTime(clock)
         self._passing = Transactions(settings, transactional_id, clock)
         #: Where queues' tasks go.
         self._routes = Routes(
@@ -128,6 +130,8 @@ class Member(ABC):
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._metadata = consumer.consumer_group_metadata()
+        # Whoever comes back may have been asleep.
+        self._time.forget()
         starts = self._assigned(consumer, partitions)
         consumer.incremental_assign(starts)
         if starts:
@@ -155,6 +159,20 @@ class Member(ABC):
             else:
                 logger.warning("%s: %s", self._what, error.str())
         return good
+
+    def _transact(self, messages: list[dict[str, Any]], offsets: Sequence[TopicPartition]) -> None:
+        """Commit `messages`, of which the first tells the broker's time, and `offsets`.
+
+        Raises KafkaException, BufferError, TaskmillError.
+        """
+        sent = self._clock.monotonic()
+
+        def stamped(error: KafkaError | None, message: Message) -> None:
+            if error is None:
+                self._time.stamped(sent, message.timestamp()[1])
+
+        messages[0]["on_delivery"] = stamped
+        self._passing.transact(messages, offsets, self._metadata)
 
     def _idle_s(self) -> float:
         """How long nothing is to be passed on, if nothing comes."""

@@ -23,7 +23,7 @@ from confluent_kafka import (
 )
 
 from taskmill.consumer.decode import headers_of
-from taskmill.consumer.dlq import header_bytes
+from taskmill.consumer.dlq import NOT_BEFORE, header_bytes
 from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -49,7 +49,7 @@ class Taken(NamedTuple):
     @classmethod
     def of(cls, message: Message) -> Taken:
         headers = headers_of(message) or []  # without those that no client of ours wrote
-        kept = [one for one in headers if one[0] != PARTITION_HEADER]
+        kept = [one for one in headers if one[0] not in (PARTITION_HEADER, NOT_BEFORE)]
         return cls(message.key(), message.value(), kept)
 
     @property
@@ -110,7 +110,7 @@ class Retries(Member):
 
     def _due_in_s(self) -> float | None:
         times = [at for one in self._waiting.values() if (at := one.due_at) is not None]
-        return (min(times) - self._clock.now_ms()) / 1000 if times else None
+        return (min(times) - self._time.now_ms()) / 1000 if times else None
 
     def _turn(self, consumer: Consumer) -> None:
         now = self._clock.now_ms()
@@ -121,7 +121,7 @@ class Retries(Member):
     # ---- passing on ---------------------------------------------------------------------------
 
     def _pass_on(self) -> float:
-        now, room = self._clock.now_ms(), PER_TRANSACTION
+        now, room = self._time.now_ms(), PER_TRANSACTION
         batch: dict[Place, list[Held[Taken]]] = {}
         # The longest overdue first: one long queue of them starves no other partition.
         for place, waiting in sorted(self._waiting.items(), key=lambda item: item[1].due_at or 0):
@@ -135,7 +135,7 @@ class Retries(Member):
         messages = [one for place, due in batch.items() for one in self._onward(place[0], due)]
         offsets = [TopicPartition(*place, due[-1].offset + 1) for place, due in batch.items()]
         try:
-            self._passing.transact(messages, offsets, self._metadata)
+            self._transact(messages, offsets)
         except (KafkaException, BufferError):
             # Perhaps a queue has fewer partitions than it had.
             for topic, _ in batch:
@@ -151,7 +151,11 @@ class Retries(Member):
         """Where each of `due` goes next. Raises TaskmillError where that cannot be found now."""
         queue = _queue(topic, self._settings.prefix)
         route = self._routes.get(queue, Deadline(ROUTE_S, self._clock))
-        return [to_tasks(route, *one.record) for one in due]
+        # By the broker's clock it is due then: whoever passes it on too early gets it back.
+        return [
+            to_tasks(route, key, value, [*headers, (NOT_BEFORE, b"%d" % due_at)])
+            for _, due_at, _, (key, value, headers) in due
+        ]
 
 
 def _queue(topic: str, prefix: str) -> str:

@@ -18,7 +18,7 @@ from taskmill.consumer.record import Failure, Lease, Outcome, Reason, Record
 from taskmill.consumer.table import Entry
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.store import MemoryStore
-from taskmill.scheduler.broker_time import BELIEVED_MS, BrokerTime
+from taskmill.scheduler.broker_time import BrokerTime
 from taskmill.scheduler.held import Headers, pack, unpack
 from taskmill.scheduler.moves import moved
 from taskmill.schemas.codec import CODEC
@@ -222,13 +222,14 @@ def test_the_wall_clock_is_believed_until_the_broker_says_otherwise() -> None:
     clock = HandClock()
     time = BrokerTime(clock)
     assert time.now_ms() == clock.ms
-    time.stamped(clock.monotonic(), clock.ms - 3)
+    # The broker's stamp comes a way later than what was sent.
+    time.stamped(clock.monotonic(), clock.ms + 3)
     clock.ms += 10_000
     clock.seconds += 10
     assert time.now_ms() == clock.ms
 
 
-@pytest.mark.parametrize("step_ms", [BELIEVED_MS, 3_600_000])
+@pytest.mark.parametrize("step_ms", [20, 3_600_000])
 def test_a_step_forward_makes_nothing_early(step_ms: int) -> None:
     clock = HandClock()
     time = BrokerTime(clock)
