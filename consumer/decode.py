@@ -117,14 +117,14 @@ class Decoder:
         due_at = task.not_before if told is None else told
         if told is not None and task.attempt == 1:
             # That of a retry is not the task's: its limits count from the first.
-            task = task._replace(not_before=told)
+            record = record._replace(task=task._replace(not_before=told))
         if due_at is None or due_at <= record.source.timestamp:
-            return record._replace(task=task)
+            return record
         # By the broker's clock: whoever sent it, and whatever their clocks say, it is too early.
         if not may_go_on(record):
             why = "its key and headers are too large to be delayed"
-            return record._replace(task=task, fault=(Reason.REJECTED, why))
-        return record._replace(task=task, due_at=due_at)
+            return record._replace(fault=(Reason.REJECTED, why))
+        return record._replace(due_at=due_at)
 
     def _refused(self, task: Task, source: Source) -> tuple[Reason, str] | None:
         """What a valid task may ask for and this version cannot keep: refused, never ignored."""
