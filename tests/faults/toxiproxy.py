@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from support.brokers import PrivateBroker, free_port
+from support.brokers import PrivateBroker, quiet_port
 from taskmill.runtime import broker_java
 from taskmill.runtime.broker_record import HOST, Cluster, Node
 
@@ -53,7 +53,7 @@ class Toxiproxy:
     """One proxy, from `port` to `upstream`, and what is done to the bytes that pass."""
 
     def __init__(self, port: int, upstream: int) -> None:
-        self._api = f"http://{HOST}:{(api := free_port())}"
+        self._api = f"http://{HOST}:{(api := quiet_port())}"
         self._process = subprocess.Popen(
             [find_server(), "-host", HOST, "-port", str(api)],
             stdout=subprocess.DEVNULL,
@@ -101,7 +101,7 @@ class ProxiedBroker:
     """One node of a test's own: its direct address, its address behind `toxiproxy`."""
 
     def __init__(self) -> None:
-        port, behind = free_port(), free_port()
+        port, behind = quiet_port(), quiet_port()
         self.proxied = f"{HOST}:{port}"
         with _second_listener(behind, self.proxied):
             self.broker = PrivateBroker()

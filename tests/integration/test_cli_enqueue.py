@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.brokers import free_port
+from support.brokers import quiet_port
 from support.commands import Ran, runner, set_environment
 from support.oracle import Oracle
 from support.states import StateWriter, make_state
@@ -126,7 +126,7 @@ def test_time_limits_are_given_for_one_task_and_for_the_lines_that_do_not_say_ot
 
 
 def test_an_unreachable_broker_is_exit_code_3(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TASKMILL_BOOTSTRAP_SERVERS", f"127.0.0.1:{free_port()}")
+    monkeypatch.setenv("TASKMILL_BOOTSTRAP_SERVERS", f"127.0.0.1:{quiet_port()}")
     monkeypatch.setenv("TASKMILL_ENQUEUE_TIMEOUT_S", "0.5")
     ran = run("enqueue", "x")
     assert (ran.code, ran.out) == (3, "")

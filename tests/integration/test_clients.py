@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from support import clients
-from support.brokers import free_port
+from support.brokers import quiet_port
 from support.oracle import Oracle
 from support.wire import partition_of, read_task
 from support.workers import WorkerProcess, runs
@@ -46,7 +46,7 @@ async def seen(ctx: Context, text: str) -> dict:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    changed = {"partitions": PARTITIONS, "metrics_port": free_port()}
+    changed = {"partitions": PARTITIONS, "metrics_port": quiet_port()}
     settings = Settings(**{**settings.model_dump(), **changed})
     ensure(settings, "default")
     clients.taskmill(settings, "schemas", "export", ".")

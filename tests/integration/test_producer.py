@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from support.brokers import PrivateBroker, free_port
+from support.brokers import PrivateBroker, quiet_port
 from support.enqueued import records, tasks
 from taskmill.app import App
 from taskmill.producer.middleware import Middleware
@@ -154,7 +154,7 @@ def until_accepted(app: App) -> str:
 def test_an_unreachable_broker_is_told_with_address_and_deadline(
     timeout_s: float, tmp_path: Path
 ) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{quiet_port()}"
     app = App("nowhere", bootstrap_servers=address, enqueue_timeout_s=timeout_s, state_dir=tmp_path)
     app.task(add)
     began = SYSTEM_CLOCK.monotonic()

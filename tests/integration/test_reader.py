@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.brokers import PrivateBroker, delete_topics, free_port
+from support.brokers import PrivateBroker, delete_topics, quiet_port
 from support.states import StateWriter, make_state
 from taskmill.app import App
 from taskmill.producer import tail
@@ -289,7 +289,7 @@ def test_an_unreachable_broker_is_told_with_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taskmill.producer.handle.ANSWER_S", 1.0)
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{quiet_port()}"
     with App("nowhere", bootstrap_servers=address, state_dir=tmp_path) as app:
         with pytest.raises(Unreachable, match=f"{address} did not answer within 1 s"):
             app.handle("x").status()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from support.brokers import PrivateBroker, free_port
+from support.brokers import PrivateBroker, quiet_port
 from support.changelogs import Background, CleanerAtOnce, Heard, Topic, as_they_are, never
 from support.records import STATE
 from taskmill.consumer.table import Entry, Table
@@ -378,7 +378,7 @@ def test_a_restore_goes_on_when_the_broker_is_back(
 def test_a_broker_that_is_not_there_can_be_given_up(
     settings: Settings, background: Background, heard: Callable[[str], Heard]
 ) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = f"127.0.0.1:{quiet_port()}"
     nowhere = settings.model_copy(update={"bootstrap_servers": address})
     changelog = Changelog(nowhere)
     away = heard("changelog: ")

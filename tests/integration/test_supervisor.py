@@ -7,14 +7,14 @@ import re
 import signal
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 
 import pytest
 from confluent_kafka import IsolationLevel
 
-from support.brokers import free_port
+from support.brokers import quiet_ports
 from support.oracle import Oracle, Put
 from support.proof import fresh_seeds
 from support.queues import Queue
@@ -27,6 +27,8 @@ PARTITIONS = 4
 #: Known ones, and some that nobody has tried yet; an even one runs under KIP-848.
 SEEDS = [1, 2, 3, *fresh_seeds("supervisor", 2)]
 TASKS = 3000
+#: Put each time that the worker was caught between transactions: more than is done meanwhile.
+MORE = 50
 #: The tests' App, but a worker that starts while there is a file `hold` gets no further.
 HELD = """
 import time
@@ -104,7 +106,7 @@ def test_the_workers_share_the_partitions_and_each_task_runs_once(scene: Scene) 
 def test_each_worker_serves_its_metrics_on_a_port_of_its_own(
     settings: Settings, tmp_path: Path
 ) -> None:
-    port = free_port()
+    port = quiet_ports(2)
     changed = Settings(**{**settings.model_dump(), "metrics_port": port})
     with WorkerProcess(changed, tmp_path, "--processes", "2") as supervisor:
         for slot in (0, 1):
@@ -119,9 +121,14 @@ def test_each_worker_serves_its_metrics_on_a_port_of_its_own(
 
 
 class Frozen:
-    """Stops a worker with SIGSTOP in the middle of a transaction, as seen from outside."""
+    """Stops a worker with SIGSTOP in the middle of a transaction, as seen from outside.
 
-    def __init__(self, oracle: Oracle, pid: int, random: Random) -> None:
+    `more` puts further tasks: a worker without work has no transactions.
+    """
+
+    def __init__(
+        self, oracle: Oracle, pid: int, random: Random, more: Callable[[], object]
+    ) -> None:
         self._oracle = oracle
         self._pid = pid
         deadline = time.monotonic() + 30
@@ -134,6 +141,7 @@ class Frozen:
             if self.held:
                 return
             os.kill(pid, signal.SIGCONT)
+            more()
             assert time.monotonic() < deadline, "no transaction was open, however often we looked"
 
     def _standing_still(self) -> dict[int, int]:
@@ -167,15 +175,21 @@ def test_a_worker_killed_in_a_transaction_holds_up_no_reader_and_loses_nothing(
     try:
         # Few at once, so that work lasts and transactions are many.
         supervisor = scene.start("--concurrency", "10", target="held:app")
-        ids = [f"t{n}" for n in range(TASKS)]
-        scene.oracle.put_all(
-            Put(id.encode(), task_value(id, "nap", {"ms": random.uniform(0, 40)})) for id in ids
-        )
+        ids: list[str] = []
+
+        def put(count: int) -> None:
+            new = [f"t{n}" for n in range(len(ids), len(ids) + count)]
+            ids.extend(new)
+            scene.oracle.put_all(
+                Put(id.encode(), task_value(id, "nap", {"ms": random.uniform(0, 40)})) for id in new
+            )
+
+        put(TASKS)
         with Witness(scene.oracle.bootstrap, [scene.oracle.state]) as witness:
             wanted = random.randrange(1, TASKS // 4)
             witness.until(lambda: len(witness.ended) >= wanted, f"{wanted} outcomes")
             slot, victim = random.choice(sorted(workers_of(supervisor).items()))
-            frozen = Frozen(scene.oracle, victim, random)
+            frozen = Frozen(scene.oracle, victim, random, lambda: put(MORE))
             # Its successor, which ends its transactions too, does not come in time to help.
             hold.touch()
             os.kill(victim, signal.SIGKILL)

@@ -55,7 +55,7 @@ def _container() -> Iterator[str]:
     from testcontainers.core.container import DockerContainer
     from testcontainers.core.waiting_utils import wait_for_logs
 
-    port = free_port()
+    port = quiet_port()
     node = Node(id=1, port=port, controller_port=0)
     cluster = Cluster(Path(), "taskmillTestsCluster0g", "docker", (node,))
     container = DockerContainer(IMAGE).with_bind_ports(port, port)
@@ -144,18 +144,14 @@ def delete_topics(bootstrap: str, prefix: str) -> None:
         print(f"topics of {prefix} stay: {error}")
 
 
-def free_port() -> int:
-    """A TCP port of the loopback address on which nobody listens."""
-    import socket
-
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
 def quiet_port() -> int:
     """A free TCP port that the system gives to no connection of its own, as it does from 32768."""
+    return quiet_ports(1)
+
+
+def quiet_ports(count: int) -> int:
+    """The first of `count` such ports in a row."""
     while True:
-        port = SystemRandom().randrange(20_000, 32_000)
-        if not broker_ports.listens(port):
-            return port
+        first = SystemRandom().randrange(20_000, 32_000)
+        if not any(broker_ports.listens(first + n) for n in range(count)):
+            return first

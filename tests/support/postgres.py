@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import psycopg
 
-from support.brokers import free_port
+from support.brokers import quiet_port
 from taskmill.runtime.broker_docker import DockerNodes
 
 IMAGE = "postgres:17"
@@ -92,7 +92,7 @@ class _Local:
         if os.geteuid() == 0:
             self._user = {"user": "postgres", "group": "postgres", "extra_groups": []}
             shutil.chown(self._folder, "postgres", "postgres")
-        port = free_port()
+        port = quiet_port()
         self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self._command = [
             *(programs / "postgres", "-D", self._data, "-p", str(port), "-k", self._folder),
@@ -160,7 +160,7 @@ class _Container:
     def __init__(self) -> None:
         from testcontainers.core.container import DockerContainer
 
-        port = free_port()
+        port = quiet_port()
         self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self._container = DockerContainer(IMAGE).with_bind_ports(5432, port)
         self._container.with_env("POSTGRES_HOST_AUTH_METHOD", "trust")
