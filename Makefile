@@ -70,6 +70,7 @@ lock: $(VENV)/.installed ## pin all dependencies anew, with hashes
 	$(BIN)/pip install -q pip-tools
 	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
 		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra jdk --extra postgres \
+		--extra console --extra client --extra tracing --extra logs \
 		-o requirements/dev.txt pyproject.toml requirements/dev.in
 
 $(VENV)/.pinned: requirements/dev.txt

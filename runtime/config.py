@@ -125,6 +125,22 @@ class Settings(BaseSettings):
         description="Such tasks that run at once in a worker process, a connection each: so many "
         "coroutines, and so many threads.",
     )
+    store_url: str | None = Field(
+        default=None,
+        description="The console's store: sqlite:///path or postgresql://user:password@host:port/"
+        "database. Unset: console.db in state_dir.",
+    )
+    console_host: str = Field(
+        default="127.0.0.1", description="Address that the console listens on; 0.0.0.0: all."
+    )
+    console_port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=8420, description="The console's port. 0: any free one."
+    )
+    api_url: str | None = Field(
+        default=None,
+        description="A console's address: commands and handles ask it, not Kafka.",
+    )
+    api_token: str | None = Field(default=None, description="The token for api_url.")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
     kafka: dict[str, str] = Field(
         default_factory=dict,
@@ -187,6 +203,21 @@ class Settings(BaseSettings):
             raise ValueError("begins with postgresql://")
         return value
 
+    @field_validator("store_url")
+    @classmethod
+    def _store(cls, value: str | None) -> str | None:
+        allowed = ("sqlite:///", "postgresql://", "postgres://")
+        if value is not None and not value.startswith(allowed):
+            raise ValueError("begins with sqlite:/// or postgresql://")
+        return value
+
+    @field_validator("api_url")
+    @classmethod
+    def _http(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("http://", "https://")):
+            raise ValueError("begins with http:// or https://")
+        return value
+
     @field_validator("tasks_retention_ms")
     @classmethod
     def _inside_the_window(cls, value: int | None, info: ValidationInfo) -> int | None:
@@ -234,6 +265,8 @@ class Settings(BaseSettings):
             if isinstance(value, str):
                 login = _URL_LOGIN.sub(rf"\1{MASK}@", value)
                 out[name] = _URL_PASSWORD.sub(rf"\1{MASK}", login)
+        if self.api_token is not None:
+            out["api_token"] = MASK
         out["kafka"] = {k: MASK if _SECRET.search(k) else v for k, v in self.kafka.items()}
         return out
 

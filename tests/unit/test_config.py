@@ -100,6 +100,8 @@ def test_secrets_are_masked_wherever_settings_are_shown() -> None:
             "sasl.username": "me",
         },
         schema_registry_url="https://me:hunter2@registry/path",
+        store_url="postgresql://me:hunter2@host/db",
+        api_token="hunter2",
         bootstrap_servers="host:9092",
     )
     for text in (repr(settings), str(settings), str(settings.masked())):
