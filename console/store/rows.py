@@ -106,7 +106,7 @@ class CountRow(NamedTuple):
     queue: str
     name: str
     status: Status
-    count: int
+    number: int
 
 
 class MinuteRow(NamedTuple):
@@ -122,7 +122,7 @@ class MinuteRow(NamedTuple):
     #: Its start.
     minute: int
     outcome: Status
-    count: int
+    number: int
     runs: int
     run_ms: int
     waits: int
@@ -186,7 +186,7 @@ class LetterGroup(NamedTuple):
     reason: str
     fingerprint: str
     error_type: str
-    count: int
+    number: int
     first_at: int
     last_at: int
     example_id: str | None

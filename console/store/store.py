@@ -135,8 +135,8 @@ class Store:
         t = COUNTS.c
         asked = select(t.queue, t.name, t.status, t.count).where(t.count > 0)
         return [
-            CountRow(queue, told(name), Status(status), count)
-            for queue, name, status, count in self._rows(asked.order_by(t.queue, t.name, t.status))
+            CountRow(queue, told(name), Status(status), number)
+            for queue, name, status, number in self._rows(asked.order_by(t.queue, t.name, t.status))
         ]
 
     def minutes(self, since: int, until: int) -> list[MinuteRow]:
@@ -204,7 +204,7 @@ class Store:
         """Raises Unreachable where the database does not answer."""
         self._rows(select(COUNTER.c.one))
 
-    def _rows(self, statement: Executable) -> Sequence[Row[Any]]:
+    def _rows(self, statement: Executable) -> Sequence[Any]:
         with told_of(self.where), self.engine.connect() as connection:
             return connection.execute(statement).fetchall()
 
@@ -245,7 +245,7 @@ def _minute(row: Row[Any]) -> MinuteRow:
         name=told(named["name"]),
         minute=named["minute"],
         outcome=Status(named["outcome"]),
-        count=named["count"],
+        number=named["count"],
         runs=named["runs"],
         run_ms=named["run_ms"],
         waits=named["waits"],
