@@ -176,7 +176,8 @@ def merge(head: Head | None, older: dict[Pair, State], facts: Facts) -> Merged:
         given = None
     before = head.state
     at = before[:2]
-    state, attempts, gone, come = before, [], [], []
+    state, gone, come = before, [], []
+    past: dict[Pair, State] = {}
     for pair, new in facts.states.items():
         old = before if pair == at else older.get(pair)
         if old is not None:
@@ -186,11 +187,11 @@ def merge(head: Head | None, older: dict[Pair, State], facts: Facts) -> Merged:
         come.append(new)
         if pair >= state[:2]:
             if pair != state[:2] and state.rank:
-                attempts.append(state)
+                past.setdefault(state[:2], state)
             state = new
         elif new.rank:
-            attempts.append(new)
-    return Merged(None if state is before else state, given, attempts, gone, come)
+            past[pair] = new
+    return Merged(None if state is before else state, given, [*past.values()], gone, come)
 
 
 def ended(queue: str, state: State) -> Ended | None:
