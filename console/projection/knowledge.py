@@ -13,7 +13,6 @@ class Knowledge:
 
     A partition read up to its end is known up to when that end was asked for; one that is not, up
     to its last record's time, since the next is not older. Neither takes back what was known.
-    A topic that was not there at the last look had nothing before it.
     """
 
     def __init__(self, as_of: int) -> None:
@@ -22,11 +21,11 @@ class Knowledge:
         self._as_of = as_of
         self._told: dict[str, tuple[int, int]] = {}
 
-    def begin(self, partitions: Iterable[Partition], *, anew: bool) -> None:
-        """Read from now on. `anew`: from their beginning, though the store has been at work before;
-        then nothing is known of them, unless they are new to Kafka, too."""
+    def begin(self, partitions: Iterable[Partition]) -> None:
+        """Read from now on. One that is new to the store was not there at `as_of`, or it would have
+        been seen: it had nothing by then."""
         for one in partitions:
-            self._known[one] = 0 if anew else self._as_of
+            self._known[one] = self._as_of
 
     def end(self, partitions: Iterable[Partition]) -> None:
         """They are read no more."""
@@ -58,8 +57,8 @@ class Knowledge:
             before = topics.get(one[0], (0, known))
             topics[one[0]] = before[0] + lag, min(before[1], known)
         as_of = min((known for _, known in topics.values()), default=sight.asked_at)
-        if any((t.name, p) not in sight.ends for t in sight.topics.values() for p in range(t.partitions)):
-            unread = True  # a partition without a leader
+        if len(sight.ends) < sum(topic.partitions for topic in sight.topics.values()):
+            unread = True  # of a partition without a leader no end is told
         self._as_of = self._as_of if unread else max(self._as_of, as_of)
         self._told = topics
         return Progress(self._as_of, topics)

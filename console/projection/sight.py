@@ -38,12 +38,12 @@ Partition = tuple[str, int]
 
 class Sight(NamedTuple):
     """What was seen at `asked_at` (UTC ms): of each partition the offset behind its last record,
-    records of open transactions included. `starts` is of DLQs alone; None: not asked this time."""
+    records of open transactions included. `starts`: of DLQs alone, asked every minute."""
 
     asked_at: int
     topics: Mapping[str, TopicOf]
     ends: Mapping[Partition, int]
-    starts: Mapping[Partition, int] | None
+    starts: Mapping[Partition, int]
 
 
 class Watch:
@@ -56,6 +56,7 @@ class Watch:
         self._settings = settings
         self._clock = clock
         self._looks = 0
+        self._starts: dict[Partition, int] = {}
         self._client: AdminClient | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="taskmill-sight", daemon=True)
@@ -89,12 +90,11 @@ class Watch:
         topics = self._topics(client)
         partitions = [(t.name, p) for t in topics.values() for p in range(t.partitions)]
         ends = _offsets(client, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        starts = None
         if self._looks % _STARTS_EVERY == 0:
             letters = [p for p in partitions if topics[p[0]].kind is Kind.DLQ]
-            starts = _offsets(client, letters, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+            self._starts = _offsets(client, letters, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         self._looks += 1
-        return Sight(asked_at, topics, ends, starts)
+        return Sight(asked_at, topics, ends, self._starts)
 
     def _topics(self, client: AdminClient) -> dict[str, TopicOf]:
         prefix = self._settings.prefix

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from collections.abc import Iterator
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -113,7 +112,8 @@ class Source:
                 "%s [%s]: what lay at offset %s was deleted before it was read; going on with "
                 "the first that is there", *where, self.positions[where],
             )  # fmt: skip
-            self._consumer.seek(TopicPartition(*where, OFFSET_BEGINNING))
+            with self._told():
+                self._consumer.seek(TopicPartition(*where, OFFSET_BEGINNING))
         elif is_fatal(error):
             raise Unreachable(f"Kafka at {self._where}: {error.str()}")
         elif error.code() in _GONE:
