@@ -248,7 +248,9 @@ def test_opened_again_it_is_the_same_and_its_schema_is_that_of_the_code(url: str
     assert again.uuid == uuid
     with again.engine.connect() as connection:
         context = MigrationContext.configure(connection, {"version_table": "taskmill_schema"})
-        assert compare_metadata(context, METADATA) == []
+        drift = compare_metadata(context, METADATA)
+    # The one table that is not ours is Alembic's own.
+    assert [(what, table.name) for what, table in drift] == [("remove_table", "taskmill_schema")]
     again.close()
 
 
@@ -304,7 +306,7 @@ def test_a_database_that_is_away_is_unreachable_and_found_again(private_postgres
     store = open_store(private_postgres.database("c"))
     store.ping()
     private_postgres.kill()
-    with pytest.raises(Unreachable, match="the store at 127.0.0.1"):
+    with pytest.raises(Unreachable, match=r"the store at 127\.0\.0\.1"):
         store.ping()
     with pytest.raises(Unreachable):
         open_store(private_postgres.url)

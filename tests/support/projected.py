@@ -42,8 +42,8 @@ def _place(seen: Seen) -> tuple[int, ...]:
     if isinstance(seen.record, Task):
         return (0, -seen.time, -seen.offset)
     status = seen.record.status
-    rank = 3 if status in TERMINAL else 1 if status is Status.RUNNING else 2
-    return (0 if status is Status.QUEUED else rank, seen.time, seen.offset)
+    rank = 4 if status in TERMINAL else {Status.QUEUED: 1, Status.RUNNING: 2}.get(status, 3)
+    return (rank, seen.time, seen.offset)
 
 
 def _told(seen: Seen) -> tuple[Any, ...]:
@@ -89,8 +89,8 @@ def expected(records: Iterable[Seen]) -> Picture:
                 result = aside.result
         tasks[id_] = (*top, newest.name, *_told(known[top]), payload, result)
         counts[newest.name, _told(known[top])[0]] += 1
-        rest = [(*p, *_told(s)) for p, s in sorted(known.items()) if p != top]
-        attempts[id_] = [one for one in rest if one[2] != "queued"]
+        rest = ((p, s) for p, s in sorted(known.items()) if p != top)
+        attempts[id_] = [(*p, *_told(s)) for p, s in rest if not isinstance(s.record, Task)]
         for seen in known.values():
             _count(minutes, seen)
     sums = {where: tuple(one) for where, one in minutes.items()}

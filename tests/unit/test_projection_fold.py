@@ -124,14 +124,16 @@ def test_any_order_and_repetition_gives_the_same_rows(
 
 
 def test_of_one_pair_a_terminal_state_wins_over_an_open_one() -> None:
-    def place(status: Status, time: int) -> tuple[int, ...]:
-        fields = [None] * len(State._fields)
-        one = State._make(fields)._replace(
-            generation=0, seq=0, rank=RANKS[status.value], updated_at=time, record_offset=time
+    def place(status: Status | None, time: int) -> tuple[int, ...]:
+        blank = State._make([None] * len(State._fields))
+        rank = 0 if status is None else RANKS[status.value]
+        return version(
+            blank._replace(generation=0, seq=0, rank=rank, updated_at=time, record_offset=time)
         )
-        return version(one)
 
     assert place(Status.SUCCEEDED, 1) > place(Status.RUNNING, 9)
     assert place(Status.RETRYING, 1) > place(Status.RUNNING, 9)
     assert place(Status.RUNNING, 2) > place(Status.RUNNING, 1)
-    assert place(Status.QUEUED, 1) > place(Status.QUEUED, 2)
+    # Of records on `tasks` the first is the one that ran.
+    assert place(None, 1) > place(None, 2)
+    assert place(Status.QUEUED, 1) > place(None, 1)
