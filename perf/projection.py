@@ -3,8 +3,8 @@
 Finished states lie on `state`, and a console with an empty store reads, decodes, folds and writes
 them: into SQLite, and into PostgreSQL on the same machine with its usual durability. Then again
 with each task's own record on `tasks`, as all of a queue's life is read when a store is rebuilt.
-Counted from its start until the last one is in the store. The reference is a bare consumer that reads
-the same states and does nothing with them.
+Counted from its start until the last one is in the store. The reference is a bare consumer that
+reads the same states and does nothing with them.
 """
 
 from __future__ import annotations
