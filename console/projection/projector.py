@@ -195,6 +195,8 @@ class _Run:
         self._stored = {(row.topic, row.partition): row for row in store.offsets()}
         self._knowledge = Knowledge(store.freshness().as_of)
         self._topics: dict[str, TopicOf] = {}
+        #: Topics that were read, and are no more.
+        self._gone: set[str] = set()
         self._heeded: Sight | None = None
         self._beat_at = self._sweep_at = clock.monotonic()
 
@@ -211,9 +213,10 @@ class _Run:
             source.end(partitions)
             self._knowledge.end(partitions)
             del self._topics[name]
-            if new is not None:
-                # What the client knows of the topic is of the old one: a client made anew.
-                raise _Remade(f"topic {name} was deleted and made anew")
+            self._gone.add(name)
+        for name in self._gone & sight.topics.keys():
+            # What the client knows of it, and we of its offsets, is of the old one.
+            raise _Remade(f"topic {name} was deleted and made anew")
         for name, topic in sight.topics.items():
             known = self._topics.get(name)
             first = 0 if known is None else known.partitions

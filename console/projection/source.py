@@ -112,8 +112,10 @@ class Source:
                 "%s [%s]: what lay at offset %s was deleted before it was read; going on with "
                 "the first that is there", *where, self.positions[where],
             )  # fmt: skip
+            # Not by seek: the partition is stopped, which is no state to seek in.
             with self._told():
-                self._consumer.seek(TopicPartition(*where, OFFSET_BEGINNING))
+                self._consumer.incremental_unassign([TopicPartition(*where)])
+                self._consumer.incremental_assign([TopicPartition(*where, OFFSET_BEGINNING)])
         elif is_fatal(error):
             raise Unreachable(f"Kafka at {self._where}: {error.str()}")
         elif error.code() in _GONE:

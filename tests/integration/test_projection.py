@@ -79,7 +79,7 @@ def test_a_new_queue_is_found_and_a_topic_made_anew_is_read_anew(
         admin.remove([topics.state])
         ensure(settings, "default")
         Life(settings, 4).some(5)
-        until(lambda: projector.status.remade == 1, "the topic is known to be another")
+        until(lambda: projector.status.remade > 0, "the topic is known to be another")
         caught_up(store)
         # What was known stays, and what is new is taken in.
         assert known.keys() <= picture(store).tasks.keys()
@@ -121,10 +121,18 @@ def test_letters_and_that_they_were_replayed(settings: Settings, topics: Topics,
         *(("reason", "failed"), ("task", "add"), ("error-type", "ValueError"), ("attempts", "5")),
         *(("error-message", "no\0pe"), ("error-fingerprint", "f00"), ("generation", "2")),
     }
-    named: list[tuple[str, str | bytes | None]] = [(f"taskmill-{n}", v) for n, v in headers]
+    named: list[tuple[str, str | bytes | None]] = [
+        (f"taskmill-{n}", v.encode()) for n, v in headers
+    ]
     producer.produce(topics.dlq, b"bytes", b"id1", 0, headers=named)
     producer.produce(topics.dlq, b"bytes", None, 0)
-    told = {"replay": "r1", "at": 5, "generation": 3, "known": True, "letters": [[0, 1], [0, 9]]}
+    told = {
+        "replay": "r1",
+        "at": int(time.time() * 1000),
+        "generation": 3,
+        "known": True,
+        "letters": [[0, 1], [0, 9]],
+    }
     for dlq in (dlq_id, "another"):
         producer.produce(topics.replayed, json.dumps({**told, "dlq_id": dlq}).encode(), b"id1", 0)
     producer.produce(topics.replayed, b"nonsense", b"id1", 0)

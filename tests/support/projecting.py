@@ -105,8 +105,9 @@ class Life:
         value = CODEC.encode_task(Task(task_id, "add", payload, JSON, now))
         self._producer.produce(self._topics.tasks, value, key, p, headers=headers)
 
-    def put_raw(self, topic: str, value: bytes, p: int = 0) -> None:
+    def put_raw(self, topic: str, value: bytes) -> None:
         """Any bytes, under a key that is no task's."""
+        p = partition_for(b"raw", self._settings.partitions)
         self._producer.produce(topic, value, b"raw", p)
         self._producer.flush(10)
 
