@@ -80,7 +80,7 @@ def figures_of(
 
 
 def main() -> int:
-    options = sized(__doc__, "2 minutes", count=(200_000, 2_000), rounds=(3, 1))
+    options = sized(__doc__, "2 minutes", count=(120_000, 2_000), rounds=(2, 1))
     states: dict[str, list[dict[str, float]]] = {name: [] for name in STORES}
     both: dict[str, list[dict[str, float]]] = {name: [] for name in STORES}
     bare: list[dict[str, float]] = []

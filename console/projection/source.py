@@ -90,16 +90,17 @@ class Source:
             if found:
                 # consume() waits until it has all, or the time is over: so first one, then the rest
                 found += self._consumer.consume(most - 1, 0)
-        taken = []
+        taken, last = [], {}
         for message in found:
             error = message.error()
             if error is None:
                 taken.append(message)
+                last[message.topic(), message.partition()] = message
             else:
                 self._heed(message, error)
-        for message in taken:
-            where: Partition = (message.topic(), message.partition())  # type: ignore[assignment]
-            self.positions[where] = max(self.positions[where], message.offset() + 1)  # type: ignore[operator]
+        for where, message in last.items():
+            behind = message.offset() + 1  # type: ignore[operator]
+            self.positions[where] = max(self.positions[where], behind)  # type: ignore[index]
         return taken
 
     def _heed(self, message: Message, error: KafkaError) -> None:
