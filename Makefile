@@ -72,6 +72,11 @@ lock: $(VENV)/.installed ## pin all dependencies anew, with hashes
 		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra jdk --extra postgres \
 		--extra console --extra client --extra tracing --extra logs \
 		-o requirements/dev.txt pyproject.toml requirements/dev.in
+	@# The image's: of the same versions.
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra postgres \
+		--extra console --extra client --extra tracing --extra logs --constraint requirements/dev.txt \
+		-o requirements/image.txt pyproject.toml requirements/image.in
 
 $(VENV)/.pinned: requirements/dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
