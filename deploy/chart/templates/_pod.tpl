@@ -92,7 +92,9 @@ spec:
         - {name: {{ .portName }}, containerPort: {{ .port }}, protocol: TCP}
       envFrom:
         - configMapRef: {name: {{ include "taskmill.fullname" .root }}}
-        {{- include "taskmill.secrets" .root | trim | nindent 8 }}
+        {{- with include "taskmill.secrets" .root | trim }}
+        {{- . | nindent 8 }}
+        {{- end }}
       env:
         - {name: TASKMILL_STATE_DIR, value: /var/lib/taskmill}
         {{- range $name, $value := .values.env }}
