@@ -25,8 +25,6 @@ RULES = CHART / "files" / "taskmill.rules.yml"
 #: Helm has its own idea of the cluster's version, where there is none to ask.
 KUBE_VERSION = "1.33.0"
 
-#: What reads a compose file as Docker does, and validates it against the specification's schema.
-COMPOSE = "github.com/compose-spec/compose-go/v2/cmd@v2.16.2"
 
 
 def compose_file() -> dict[str, Any]:
