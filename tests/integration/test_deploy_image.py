@@ -132,9 +132,12 @@ def test_a_worker_of_it_works_is_healthy_writes_to_its_volume_alone_and_drains(
     assert (image.root / "var" / "lib" / "taskmill" / "node-id").exists()
 
 
-ENGINE = DockerNodes(os.environ, print)._docker and not subprocess.run(
-    ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False
-).returncode
+ENGINE = (
+    DockerNodes(os.environ, print)._docker
+    and not subprocess.run(
+        ["docker", "version", "--format", "{{.Server.Version}}"], capture_output=True, check=False
+    ).returncode
+)
 
 
 @pytest.mark.skipif(not ENGINE, reason="no Docker engine answers: the image is NOT BUILT")

@@ -26,7 +26,6 @@ RULES = CHART / "files" / "taskmill.rules.yml"
 KUBE_VERSION = "1.33.0"
 
 
-
 def compose_file() -> dict[str, Any]:
     """docker-compose.yml, variables as they are written."""
     found: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
