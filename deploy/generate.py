@@ -46,7 +46,7 @@ _OF_A_QUEUE = [k for k in Kind if k not in {Kind.RETRY, Kind.SCHEDULES, Kind.SCH
 
 
 def topic_table(settings: Settings) -> list[dict[str, Any]]:
-    """Every topic, `{queue}` and `{tier}` in its name for what varies; partitions 0: the queue's."""
+    """Every topic, `{queue}` and `{tier}` where its name varies; partitions 0: the queue's."""
     few = settings.model_copy(update={"partitions": 7})
     many = settings.model_copy(update={"partitions": 11})
     rows = []
@@ -127,8 +127,8 @@ def manifests(helm: str) -> Iterator[tuple[Path, str]]:
     if done.returncode != 0:
         sys.exit(1)
     head = (
-        "# Rendered from deploy/chart with deploy/manifests/values.yaml by deploy/generate.py: change "
-        "those.\n# docs/deploy.md says what to set before `kubectl apply`.\n"
+        "# Rendered from deploy/chart with deploy/manifests/values.yaml by deploy/generate.py: change\n"
+        "# those. docs/deploy.md says what to set before `kubectl apply`.\n"
     )
     yield MANIFESTS / "taskmill.yaml", head + done.stdout
 

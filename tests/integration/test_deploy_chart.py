@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 from support.deployment import (
     CHART,
     DEPLOY,
+    HOW_HELM,
     KUBE_VERSION,
     RULES,
     VALUES,
@@ -83,13 +85,14 @@ def test_everything_is_valid_for_kubernetes(
 
 
 def test_the_plain_manifests_are_the_chart_of_today_and_valid() -> None:
-    program("helm", "go install helm.sh/helm/v3/cmd/helm@v3.22.0, or your system's way")
+    path = Path(program("helm", HOW_HELM)).parent
     text = (DEPLOY / "manifests" / "taskmill.yaml").read_text("utf-8")
     for one in filter(None, yaml.safe_load_all(text)):
         kubernetes_validate.validate(one, KUBE_VERSION, strict=True)
         assert one["metadata"]["namespace"] == "taskmill"
     command = [sys.executable, "-P", str(DEPLOY / "generate.py"), "--check"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    env = {**os.environ, "PATH": f"{path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert (done.returncode, done.stdout) == (0, ""), f"run deploy/generate.py: {done.stderr}"
 
 

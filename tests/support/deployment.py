@@ -20,6 +20,8 @@ DEPLOY = ROOT / "deploy"
 CHART = DEPLOY / "chart"
 VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 ROLES = ("worker", "scheduler", "console")
+#: What brings Helm, for those that have Go.
+HOW_HELM = "go install helm.sh/helm/v3/cmd/helm@latest, or your system's way"
 #: Comes with the metrics' alerts; the chart renders none without it.
 RULES = CHART / "files" / "taskmill.rules.yml"
 #: Helm has its own idea of the cluster's version, where there is none to ask.
@@ -43,7 +45,7 @@ def program(name: str, how: str) -> str:
 
 def helm(*arguments: str, fails: bool = False) -> str:
     """What `helm ARGUMENTS` prints; of one that `fails`, its complaint."""
-    command = program("helm", "go install helm.sh/helm/v3/cmd/helm@v3.22.0, or your system's way")
+    command = program("helm", HOW_HELM)
     done = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
     assert (done.returncode != 0) is fails, done.stdout + done.stderr
     return done.stderr if fails else done.stdout

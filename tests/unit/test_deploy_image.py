@@ -1,4 +1,4 @@
-"""The Dockerfile, as far as it can be read; its steps are run in integration/test_deploy_image.py."""
+"""The Dockerfile, as far as it can be read; its steps are run in integration/."""
 
 from __future__ import annotations
 
