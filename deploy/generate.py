@@ -1,8 +1,8 @@
 """Writes what in deploy/ follows from the code, so that neither is edited without the other.
 
-`deploy/generate.py` writes the chart's table of topics, its list of settings, its copies of the alert
-rules and dashboards, and, with Helm, deploy/manifests/. `--check` writes nothing and names what is
-out of date (exit code 1). `--topics` prints the table of topics that the settings at hand
+`deploy/generate.py` writes the chart's table of topics, its list of settings, its copies of the
+alert rules and dashboards, and, with Helm, deploy/manifests/. `--check` writes nothing and names
+what is out of date (exit code 1). `--topics` prints the table of topics that the settings at hand
 (`TASKMILL_…`, `taskmill.toml`) make, for the chart's `strimzi.topics.table`.
 """
 
@@ -127,8 +127,8 @@ def manifests(helm: str) -> Iterator[tuple[Path, str]]:
     if done.returncode != 0:
         sys.exit(1)
     head = (
-        "# Rendered from deploy/chart with deploy/manifests/values.yaml by deploy/generate.py: change\n"
-        "# those. docs/deploy.md says what to set before `kubectl apply`.\n"
+        "# Rendered from deploy/chart with deploy/manifests/values.yaml by deploy/generate.py:\n"
+        "# change those. docs/deploy.md says what to set before `kubectl apply`.\n"
     )
     yield MANIFESTS / "taskmill.yaml", head + done.stdout
 

@@ -99,7 +99,7 @@ class Built:
             shutil.rmtree(self.root / "src", ignore_errors=True)
             self._folder = self.root
             return
-        elif step.what == "WORKDIR":
+        if step.what == "WORKDIR":
             self._folder = Path(self.path(step.text))
             self._folder.mkdir(parents=True, exist_ok=True)
         elif step.what == "COPY":
