@@ -67,3 +67,12 @@ def test_without_a_password_it_says_what_to_run(missing: str, tmp_path: Path) ->
     done = read(WITH_VARIABLES, **{**passwords(tmp_path), missing: ""})
     assert done.returncode != 0
     assert f"{missing} is missing a value: is not set, run deploy/secrets.sh" in done.stderr
+
+
+def test_prometheus_understands_its_configuration() -> None:
+    promtool = program("promtool", "sudo apt-get install prometheus, or your system's way")
+    config = DEPLOY / "prometheus" / "prometheus.yml"
+    # The rules that it names lie where the container has them.
+    check = [promtool, "check", "config", "--syntax-only", str(config)]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
