@@ -70,6 +70,8 @@ class _Sample(NamedTuple):
     at: int
     ends: Mapping[int, int]
     committed: Mapping[int, int]
+    #: What it told beside the sample before it.
+    rates: tuple[float | None, float | None] = (None, None)
 
 
 class QueueWatch:
@@ -127,14 +129,14 @@ class QueueWatch:
         )
         before = self._samples.get(depth.queue)
         if before is not None and sample.at - before.at < _RATE_MS:
-            return QueueView(depth, pause, members, None, None)
+            sample = before
+        elif before is not None:
+            passed_s = (sample.at - before.at) / 1000
+            came = _moved(before.ends, sample.ends) / passed_s
+            went = _moved(before.committed, sample.committed) / passed_s
+            sample = sample._replace(rates=(came, went))
         self._samples[depth.queue] = sample
-        if before is None:
-            return QueueView(depth, pause, members, None, None)
-        passed_s = (sample.at - before.at) / 1000
-        came = _moved(before.ends, sample.ends) / passed_s
-        went = _moved(before.committed, sample.committed) / passed_s
-        return QueueView(depth, pause, members, came, went)
+        return QueueView(depth, pause, members, *sample.rates)
 
     def _members(self, admin: Admin, queue: str) -> tuple[Member, ...]:
         prefix = self._settings.prefix
