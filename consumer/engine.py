@@ -257,7 +257,7 @@ class Engine:
                         logger.error("%s (a full disk?)", error)
                         self.restorer.restore(core.unknown(transaction))
                     else:
-                        self._told(_all(transaction))
+                        self._told(transaction.all_outcomes)
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
                     core.abort(transaction)
@@ -280,11 +280,6 @@ class Engine:
                 hook(every)
             except Exception:  # they are committed, whatever its observers make of it
                 logger.exception("after_commit hook")
-
-
-def _all(transaction: Transaction) -> list[Outcome]:
-    marked = [mark for told in transaction.orders.values() for mark in told.marks]
-    return marked + [outcome for batch in transaction.outcomes.values() for outcome in batch]
 
 
 def _count(settings: Settings, topic: str) -> int:
