@@ -17,7 +17,7 @@ from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
 from taskmill.consumer.poll import Poller
-from taskmill.consumer.protocol import Limits, Protocol, Transaction
+from taskmill.consumer.protocol import Limits, Protocol
 from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.restorer import Restorer
 from taskmill.consumer.retention import Retention

@@ -46,7 +46,7 @@ class MemoryBroker:
             offset=len(log),
             key=key,
             value=value,
-            headers=list(headers),  # type: ignore[arg-type]  # a header without a value
+            headers=list(headers),
             error=None,
             timestamp=(TIMESTAMP_LOG_APPEND_TIME, self._clock.now_ms()),
         )

@@ -11,13 +11,13 @@ from taskmill.consumer.letters import Letter
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.handle import Handle
 from taskmill.producer.time_limits import AT_ONCE, start_of
-from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import ConfigError
 from taskmill.runtime.topics import Topics
 from taskmill.schemas.codec import CODEC, check_id
 from taskmill.schemas.models import TaskState
 from taskmill.testing.broker import MemoryBroker
+from taskmill.testing.clock import VirtualClock
 from taskmill.testing.enqueued import Enqueued, Wanted, enqueued
 from taskmill.testing.mill import Mill
 
@@ -28,7 +28,7 @@ _SHOWN = 20
 class View:
     """The half of a Harness that looks. Nothing here runs anything."""
 
-    clock: Clock
+    clock: VirtualClock
     _app: App
     _settings: Settings
     _broker: MemoryBroker
