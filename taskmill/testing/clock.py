@@ -34,6 +34,10 @@ class VirtualClock:
         """Move on by so much."""
         self._ns += math.ceil(max(0.0, seconds) * 1e9)
 
+    def left(self, at_ms: int) -> float:
+        """Seconds until then (UTC ms); below 0 where it is past."""
+        return ((at_ms - self._start_ms) * _NS_PER_MS - self._ns) / 1e9
+
     def move_to(self, at_ms: int) -> None:
         """Move on to a time (UTC ms); one that is past changes nothing."""
         self._ns = max(self._ns, (at_ms - self._start_ms) * _NS_PER_MS)

@@ -109,10 +109,9 @@ def _arguments(task: Task) -> dict[str, Any]:
 
 def _has(one: Enqueued, args: Mapping[str, Any], definition: TaskDefinition | None) -> bool:
     """Whether `args` are among the arguments of `one`: as JSON, or as its handler will get them."""
-    if not args.keys() <= one.args.keys():
-        return False
     try:
-        if all(to_jsonable_python(value) == one.args[name] for name, value in args.items()):
+        as_json = {name: to_jsonable_python(value) for name, value in args.items()}
+        if as_json.items() <= one.args.items():
             return True
     except PydanticSerializationError:
         pass
@@ -122,4 +121,4 @@ def _has(one: Enqueued, args: Mapping[str, Any], definition: TaskDefinition | No
         loaded = definition.load(one.task.payload)
     except Exception:  # what cannot be validated is not equal either
         return False
-    return all(loaded.get(name) == value for name, value in args.items())
+    return all(name in loaded and loaded[name] == value for name, value in args.items())

@@ -188,7 +188,7 @@ class Harness(View):
         return await self._adrive(self.clock.now_ms() + _ms(by))
 
     def _drive(self, until_ms: int | None, stop: Callable[[], bool] = bool) -> list[TaskState]:
-        loop = self._own_loop
+        loop = self._working and self._own_loop
         if loop is None or _loop_runs():
             raise ConfigError(
                 "a loop is running here: `await mill.adrain()`, `await mill.aadvance(…)`"

@@ -37,6 +37,8 @@ from taskmill.testing.waits import MemoryDelayed, MemoryRetries, MemorySchedules
 
 #: Until when, where there is no end to it.
 FOREVER = 2**62
+#: So much beyond the end of a turn, handlers that wait until that very end have gone on.
+JUST_BEYOND_S = 1e-6
 #: Times that the clock is moved on for somebody who waits for a result without a limit.
 MOST_JUMPS = 10_000
 
@@ -102,7 +104,7 @@ class Mill:
 
     # ---- turns --------------------------------------------------------------------------------
 
-    async def turn(self, until_ms: int | None, stop: Callable[[], bool], virtual: bool) -> bool:
+    async def turn(self, until_ms: int | None, stop: Callable[[], bool], *, virtual: bool) -> bool:
         """Go on until `stop`, or until nothing more is due by `until_ms` (None: now). True: a
         function is to be called first. `virtual`: the loop moves the clock."""
         functions, coroutines = self.handlers.functions, self.handlers.coroutines
@@ -112,9 +114,9 @@ class Mill:
                 pass
             if functions.wait or stop():
                 return functions.wait
-            now, due = self.clock.now_ms(), self._next_at()
+            due = self._next_at()
             if coroutines.is_quiet():
-                end = now if until_ms is None else until_ms
+                end = self.clock.now_ms() if until_ms is None else until_ms
                 if due is None or due > end or jumps > MOST_JUMPS:
                     if end != FOREVER:
                         self.clock.move_to(end)
@@ -123,11 +125,13 @@ class Mill:
                 self.clock.move_to(due)
             elif not virtual:
                 await self._change(None)
-            elif until_ms is not None and now >= until_ms:
+            elif until_ms is not None and self.clock.left(until_ms) < 0:
                 return False  # they go on at the next turn
             else:
-                ends = [at for at in (due, until_ms) if at is not None]
-                await self._change((min(ends) - now) / 1000 if ends else None)
+                ends = [] if due is None else [max(0.0, self.clock.left(due))]
+                if until_ms is not None and until_ms != FOREVER:
+                    ends.append(self.clock.left(until_ms) + JUST_BEYOND_S)
+                await self._change(min(ends, default=None))
 
     def _step(self) -> bool:
         """Whether there was anything to be done."""
@@ -172,7 +176,7 @@ class Mill:
         """Wait until something has come, or for so long."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = None if seconds is None else loop.call_later(max(0.0, seconds), self._wake)
+        timer = None if seconds is None else loop.call_later(seconds, self._wake)
         try:
             await self._waiter
         finally:
