@@ -142,6 +142,7 @@ class Harness(View):
     async def _begin(self) -> Mill:
         """What comes before the first handler: the lifespan, as in a worker."""
         mill = self._working
+        mill.jumps = 0
         mill.handlers.coroutines.use(asyncio.get_running_loop())
         if self._lifespan is None:
             self._lifespan = self._app.resources()
@@ -188,7 +189,8 @@ class Harness(View):
         return await self._adrive(self.clock.now_ms() + _ms(by))
 
     def _drive(self, until_ms: int | None, stop: Callable[[], bool] = bool) -> list[TaskState]:
-        loop = self._working and self._own_loop
+        self._working  # noqa: B018  (entered)
+        loop = self._own_loop
         if loop is None or _loop_runs():
             raise ConfigError(
                 "a loop is running here: `await mill.adrain()`, `await mill.aadvance(…)`"

@@ -39,7 +39,7 @@ from taskmill.testing.waits import MemoryDelayed, MemoryRetries, MemorySchedules
 FOREVER = 2**62
 #: So much beyond the end of a turn, handlers that wait until that very end have gone on.
 JUST_BEYOND_S = 1e-6
-#: Times that the clock is moved on for somebody who waits for a result without a limit.
+#: Jumps of the clock, after which a result does not seem to come.
 MOST_JUMPS = 10_000
 
 
@@ -92,6 +92,8 @@ class Mill:
         self._retries = MemoryRetries(broker, settings, routes, clock)
         self._delayed = MemoryDelayed(broker, settings, routes, clock)
         self.schedules: MemorySchedules | None = None
+        #: Times that the clock was moved on for somebody who waits without a limit.
+        self.jumps = 0
         self._waiter: asyncio.Future[None] | None = None
         broker.listeners.append(self._appended)
 
@@ -108,7 +110,6 @@ class Mill:
         """Go on until `stop`, or until nothing more is due by `until_ms` (None: now). True: a
         function is to be called first. `virtual`: the loop moves the clock."""
         functions, coroutines = self.handlers.functions, self.handlers.coroutines
-        jumps = 0
         while True:
             while self._step() and not functions.wait and not stop():
                 pass
@@ -117,11 +118,11 @@ class Mill:
             due = self._next_at()
             if coroutines.is_quiet():
                 end = self.clock.now_ms() if until_ms is None else until_ms
-                if due is None or due > end or jumps > MOST_JUMPS:
+                if due is None or due > end or self.jumps > MOST_JUMPS:
                     if end != FOREVER:
                         self.clock.move_to(end)
                     return False
-                jumps += until_ms == FOREVER
+                self.jumps += until_ms == FOREVER
                 self.clock.move_to(due)
             elif not virtual:
                 await self._change(None)
