@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from taskmill.console.api.models import DEFAULT_PAGE, MAX_PAGE, QueueName, TaskId
 from taskmill.schemas.states import Status
 
-_FEW = Field(default=[], max_length=50)
+_FEW = Field(max_length=50)
 #: A word that the store looks for.
 Word = Annotated[str, Field(max_length=512)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
@@ -40,9 +40,9 @@ class ResultOf(OneTask):
 class ChangesOf(Asked):
     """Which tasks a stream tells of. Each may be there more than once."""
 
-    status: Annotated[list[Status], _FEW]
-    name: Annotated[list[Word], _FEW]
-    queue: Annotated[list[QueueName], _FEW]
+    status: Annotated[list[Status], _FEW] = []
+    name: Annotated[list[Word], _FEW] = []
+    queue: Annotated[list[QueueName], _FEW] = []
 
 
 class TasksOf(ChangesOf):
@@ -59,10 +59,10 @@ class TasksOf(ChangesOf):
 class GroupsOf(Asked):
     """Which dead letters are meant. Times are of when they died."""
 
-    queue: Annotated[list[QueueName], _FEW]
-    name: Annotated[list[Word], _FEW]
-    reason: Annotated[list[Word], _FEW]
-    fingerprint: Annotated[list[Word], _FEW]
+    queue: Annotated[list[QueueName], _FEW] = []
+    name: Annotated[list[Word], _FEW] = []
+    reason: Annotated[list[Word], _FEW] = []
+    fingerprint: Annotated[list[Word], _FEW] = []
     error: Annotated[Word | None, Field(description='Part of "type: message".')] = None
     id: TaskId | None = None
     since: Moment | None = None

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from taskmill.console.api import shown
 from taskmill.console.api.problems import Refused
 from taskmill.console.api.reads import Reads
 from taskmill.console.store.rows import TaskRow
@@ -19,7 +20,26 @@ _LOOK_S, _AGAIN_S = 0.1, 1.0
 #: Changes that are read in one go.
 PAGE = 1_000
 
-Listener = Callable[[list[TaskRow]], None]
+
+
+class Change:
+    """A changed task, and its document, which is made once for all who are told."""
+
+    __slots__ = ("_text", "row")
+
+    def __init__(self, row: TaskRow) -> None:
+        self.row = row
+        self._text: str | None = None
+
+    @property
+    def text(self) -> str:
+        """As JSON, in one line."""
+        if self._text is None:
+            self._text = shown.task(self.row).model_dump_json()
+        return self._text
+
+
+Listener = Callable[[list[Change]], None]
 
 
 class Feed:
@@ -108,8 +128,9 @@ class Feed:
         if not rows:
             return False
         self.position = rows[-1].changed
+        changes = [Change(row) for row in rows]
         for listener in tuple(self._listeners):
-            listener(rows)
+            listener(changes)
         if self._waiting:
             for row in rows:
                 for event in self._waiting.get((row.queue, row.id), ()):

@@ -68,6 +68,8 @@ class Services:
         self.feed = Feed(self.reads, self.clock)
         self._threads = ThreadPoolExecutor(_THREADS, "taskmill-act")
         self._acting = 0
+        #: Set once the console is to end: who waits is answered.
+        self.ending = asyncio.Event()
 
     def start(self) -> None:
         """Begin to watch Kafka."""
@@ -75,6 +77,7 @@ class Services:
 
     def close(self) -> None:
         """Deliver what is on its way, and end all."""
+        self.ending.set()
         self._threads.shutdown(wait=False, cancel_futures=True)
         self.brokers.close()
         self.enqueuer.close()
