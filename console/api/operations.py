@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+# ruff: noqa: RUF012  (pydantic copies defaults)
 from taskmill.console.api.models import (
     Count,
     Document,
@@ -15,7 +16,7 @@ from taskmill.console.api.models import (
     Time,
 )
 
-# ---- dead letters ---------------------------------------------------------------------------------
+# ---- dead letters --------------------------------------------------------------------------------
 
 
 class LetterReplayed(Document):
@@ -162,7 +163,7 @@ class Replays(Document):
     replays: list[Replay]
 
 
-# ---- schedules ------------------------------------------------------------------------------------
+# ---- schedules -----------------------------------------------------------------------------------
 
 
 class NewSchedule(Document):
@@ -244,7 +245,7 @@ class Triggered(Document):
     queue: str
 
 
-# ---- queues and workers ---------------------------------------------------------------------------
+# ---- queues and workers --------------------------------------------------------------------------
 
 
 class Queue(Document):
