@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Annotated
 
 from fastapi import Query
@@ -14,10 +15,11 @@ from taskmill.console.api.access import caller_of
 from taskmill.console.api.asked import OverviewOf
 from taskmill.console.api.models import moment
 from taskmill.console.api.operations import Minute, Overview, QueueOverview
-from taskmill.console.api.operations import Queue as QueueDocument
+from taskmill.console.api.problems import Refused
 from taskmill.console.api.queues import QueueRoutes
 from taskmill.console.api.routes import answer
 from taskmill.console.api.services import Services
+from taskmill.console.queues import QueueView
 from taskmill.console.store.rows import BOUNDS_MS, MinuteRow
 from taskmill.schemas.states import Status, is_terminal
 
@@ -47,7 +49,10 @@ class Glance:
             if caller.sees(one.queue):
                 totals[str(one.status)] += one.number
                 names.add(one.queue)
-        live = {one.queue: one for one in self._queues.seen(caller)}
+        live: dict[str, QueueView] = {}
+        # Without Kafka, it shows what the store knows.
+        with suppress(Refused):
+            live = {one.queue: one for one in await self._queues.views(caller)}
         names |= live.keys() | {row.queue for row in rows}
         by_queue = defaultdict(list)
         for row in rows:
@@ -67,7 +72,7 @@ class Glance:
 
 
 def _queue(
-    name: str, rows: Sequence[MinuteRow], live: QueueDocument | None, seconds: float
+    name: str, rows: Sequence[MinuteRow], live: QueueView | None, seconds: float
 ) -> QueueOverview:
     ended = [row for row in rows if is_terminal(row.outcome)]
     finished = sum(row.number for row in ended)
@@ -76,8 +81,8 @@ def _queue(
     runs, waits = [row.run_buckets for row in rows], [row.wait_buckets for row in rows]
     return QueueOverview(
         queue=name,
-        lag=None if live is None else live.lag,
-        oldest_age_ms=None if live is None else live.oldest_age_ms,
+        lag=None if live is None else live.depth.lag.records,
+        oldest_age_ms=None if live is None else live.depth.oldest_age_ms,
         paused=None if live is None else live.paused,
         finished=finished,
         failed=dead,

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
     "cancel": Entry("taskmill.cli.cancel:cancel", "Have a task end, wherever it stands."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
+    "console": Entry("taskmill.cli.console:console", "Serve the HTTP API and the dashboard."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
     "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
     "dlq": Entry("taskmill.cli.dlq:dlq", "Look at dead letters, and replay them."),
