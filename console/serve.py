@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -17,8 +16,8 @@ import uvicorn
 from taskmill.console.api.app import create_app
 from taskmill.console.api.replays import Replays
 from taskmill.console.api.services import Services
-from taskmill.console.queues import QueueWatch
 from taskmill.console.projection.projector import Projector
+from taskmill.console.queues import QueueWatch
 from taskmill.console.store.address import store_url
 from taskmill.console.store.open import open_store
 from taskmill.console.tokens import TokenTable
