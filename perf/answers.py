@@ -54,6 +54,11 @@ QUESTIONS = {
         "tasks|reference}; with 2,000 tasks {share of the ideal, 2,000 tasks} and {share of the "
         "ideal, 2,000 tasks|reference}."
     ),
+    "projection": (
+        "A console reads {states into SQLite} of state into SQLite and {states into PostgreSQL} "
+        "into PostgreSQL; a bare consumer that does nothing with them reads {states into "
+        "SQLite|reference}."
+    ),
     "restore": (
         "A worker whose disk is empty restores {restored}; a bare consumer that does nothing "
         "with the records reads {restored|reference}."
