@@ -59,6 +59,10 @@ QUESTIONS = {
         "into PostgreSQL; a bare consumer that does nothing with them reads {states into "
         "SQLite|reference}."
     ),
+    "console": (
+        "One console takes {single enqueues} by single requests, half of them in {64 at once, p50} "
+        "and 99 of 100 in {64 at once, p99}, and {by batches} by batches of a thousand."
+    ),
     "restore": (
         "A worker whose disk is empty restores {restored}; a bare consumer that does nothing "
         "with the records reads {restored|reference}."
