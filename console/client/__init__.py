@@ -1,4 +1,4 @@
-"""A typed client of the console's HTTP API, for programs and for taskmill itself (docs/client.md)."""
+"""A typed client of the console's HTTP API, for programs and our own commands (docs/client.md)."""
 
 from taskmill.console.client.client import AsyncClient, Client
 from taskmill.console.client.events import Event

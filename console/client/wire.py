@@ -85,6 +85,7 @@ class Operation(NamedTuple, Generic[R]):
 
     def steps(self, way: Way) -> Steps[R]:
         """Send it until there is an answer that counts."""
+        # exchange.py is made of these values.
         from taskmill.console.client.exchange import exchange
 
         return exchange(self, way)
@@ -121,7 +122,9 @@ def query(**said: Any) -> tuple[tuple[str, str], ...]:
     for name, value in said.items():
         if value is None:
             continue
-        many: Iterable[Any] = value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+        many: Iterable[Any] = (
+            value if isinstance(value, (list, tuple, set, frozenset)) else (value,)
+        )
         found += [(name, _text(one)) for one in many]
     return tuple(found)
 
