@@ -69,11 +69,19 @@ class _Either:
         return f"{type(self).__name__}({self.address!r}, token={self._head.shown})"
 
 
+def _context(module: Any, address: str, verify: Any) -> Any:
+    """What `verify` may be for many clients: certificates take some 20 ms to read."""
+    if verify is not None or not address.startswith("https:"):
+        return True if verify is None else verify
+    return module.create_ssl_context()
+
+
 class Client(_Either, Calls, Sync):
     """Asks a console, from any thread. Close it, or use it with `with`."""
 
     def __init__(self, url: str, token: str | None = None, **more: Any) -> None:
         super().__init__(url, token, **more)
+        self.ssl = self._options["verify"] = _context(self._httpx, self.address, more.get("verify"))
         self._http = self._httpx.Client(**self._options)
 
     __init__.__doc__ = _Either.__init__.__doc__

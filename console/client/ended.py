@@ -9,10 +9,12 @@ from taskmill.console.client import calls
 from taskmill.console.client.wire import ATTEMPT_S, Pause, Steps, Way
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import Gone, NotFound, ResultTimeout, Unreachable
-from taskmill.schemas.states import is_terminal
+from taskmill.schemas.states import Status, is_terminal
 
 #: A request waits so long at the most: proxies cut what is silent for a minute.
 _STRETCH_S = min(25.0, MAX_WAIT_S)
+#: A large result that the store has not read by then is taken for one that is no longer kept.
+_LATE_S = 12.0
 #: Where an answer comes early, another one is asked for after this.
 _EARLY_S = 0.5
 
@@ -61,8 +63,14 @@ class Ended(NamedTuple):
 
     def _whole(self, way: Way, limit: Deadline) -> Steps[TaskDetail | None]:
         """All of it; None where it has been begun anew meanwhile."""
-        found = yield from calls.task(self.id, queue=self.queue).steps(_within(way, limit))
-        return found if is_terminal(found.status) else None
+        # A large result has a topic of its own, of which the store may read later.
+        late = Deadline(_LATE_S, way.clock)
+        while True:
+            found = yield from calls.task(self.id, queue=self.queue).steps(_within(way, limit))
+            is_late = found.large is not None and found.content_type is None
+            if found.status is not Status.SUCCEEDED or not is_late or late.over():
+                return found if is_terminal(found.status) else None
+            yield Pause(_EARLY_S)
 
 
 def _within(way: Way, limit: Deadline) -> Way:
