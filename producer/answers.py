@@ -1,4 +1,4 @@
-"""What became of a task, by what Kafka holds: questions to a StateReader, and how long they take."""
+"""What became of a task by what Kafka holds: questions to a StateReader, and their time limits."""
 
 from __future__ import annotations
 

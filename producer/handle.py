@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
@@ -14,17 +12,13 @@ from taskmill.producer.ids import time_of
 from taskmill.producer.reads import CLIENT_SKEW_MS
 from taskmill.producer.results import Results
 from taskmill.producer.time_limits import AT_ONCE, start_of
-from taskmill.producer.watch import Lying, Seen
 from taskmill.runtime.errors import (
     ConfigError,
     InvalidInput,
     ResultExpired,
-    ResultLost,
-    ResultTimeout,
     TaskFailed,
-    Unreachable,
 )
-from taskmill.schemas.models import JSON, TaskResult, TaskState
+from taskmill.schemas.models import JSON, TaskState
 from taskmill.schemas.states import Status
 
 R_co = TypeVar("R_co", covariant=True)
@@ -32,7 +26,6 @@ T = TypeVar("T")
 
 #: Clocks of the brokers of one cluster differ by less than this.
 _BROKER_SKEW_MS = 5_000
-
 
 
 class Handle(Generic[R_co]):

@@ -216,5 +216,3 @@ def _ms(time: datetime | None) -> int | None:
     # Not by way of a float, which has no room for milliseconds of far years.
     since = time - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * _MS + since.microseconds // 1000
-
-
