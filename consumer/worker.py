@@ -10,18 +10,15 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
-
-from taskmill._version import __version__
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, definitions_by_name
 from taskmill.consumer.dispatch import Concurrency, Dispatcher
 from taskmill.consumer.engine import Engine, Parts
 from taskmill.consumer.executors.processes import ChildSpec
+from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.link import WorkerEnd
-from taskmill.consumer.observe import FailureLog, WorkerMetrics
+from taskmill.consumer.observe import TaskMetrics
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
@@ -29,10 +26,13 @@ from taskmill.consumer.tiers import tiers_of
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.consumer.upkeep import Upkeep
 from taskmill.consumer.watch import Watch
+from taskmill.consumer.watched import watched
 from taskmill.producer.definition import TaskDefinition
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings, check_queue
 from taskmill.runtime.errors import ConfigError, Unreachable
+from taskmill.runtime.meter import Meter
+from taskmill.runtime.vitals import Pulse
 from taskmill.runtime.wake import Wake
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ class Worker:
         self._drain_timeout = drain_timeout
         self._wake = Wake()
         self._signals = 0
-        self._server: WSGIServer | None = None
         settings = app.settings
         definitions = definitions_by_name(app.tasks)
         _check_result_ttls(definitions, settings)
@@ -99,12 +98,14 @@ class Worker:
             raise ConfigError("a worker needs at least one queue")
         self._limits = limits
         self.slot = Slot(settings.state_dir, supervisor.place.slot if supervisor else None)
-        # Counting costs 2 µs a task: only where somebody reads it.
-        wanted = settings.metrics_port is not None
-        self._metrics = WorkerMetrics(__version__, tiers_of(settings)) if wanted else None
+        self.meter = Meter(supervisor.place.meter if supervisor else None, clock)
+        self.pulse = Pulse(clock)
+        app.count_into(self.meter)
         self._hooks = app.hooks.then(FailureLog())
-        if self._metrics is not None:
-            self._hooks = self._hooks.then(self._metrics)
+        # Counting costs a microsecond a task: only where somebody reads it.
+        if settings.metrics_port is not None:
+            metrics = TaskMetrics(self.meter, definitions, tiers_of(settings))
+            self._hooks = self._hooks.then(metrics)
         self._timekeeper = Timekeeper(clock, settings.timeout_grace_ms / 1000)
         self._attempts = self._new_attempts(definitions)
         self._effects = _effects(definitions, self._attempts, settings, clock)
@@ -130,9 +131,22 @@ class Worker:
             self.dispatcher.submit,
             self.dispatcher.cancel,
             self.dispatcher.interrupt,
+            self.meter,
+            self.pulse,
         )
         self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
+        self._watched = watched(
+            settings,
+            self.meter,
+            self.pulse,
+            self.engines,
+            self._queues,
+            self._timekeeper,
+            lambda: self._signals > 0,
+            is_supervised=supervisor is not None,
+            clock=clock,
+        )
         self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
         self._only: Callable[[list[Outcome]], None] | None = None
 
@@ -165,6 +179,8 @@ class Worker:
 
         Waits for a broker that is away; False where it was told to stop meanwhile.
         """
+        if self._watched is not None:
+            self._watched.start()
         if not self._connect() or not self._start_effects():
             return False
         _tune_interpreter()
@@ -178,10 +194,10 @@ class Worker:
         watch = Watch(self.dispatcher.running, cores, window_ms, self._clock)
         self._upkeep.add(watch.jobs())
         for engine in self.engines.values():
+            engine.poller.is_watched = self._watched is not None
             engine.start()
             self._upkeep.add(engine.jobs)
         self._upkeep.start()
-        self._serve_metrics()
         logger.info(
             "worker %s: queues %s, slot %s, pid %d",
             self._app.name,
@@ -214,25 +230,6 @@ class Worker:
 
     def _start_effects(self) -> bool:
         return self._effects is None or self._effects.start(lambda: self._signals > 0)
-
-    def _serve_metrics(self) -> None:
-        port = self._app.settings.metrics_port
-        if port is None or self._metrics is None:
-            return
-        if port and self._supervisor is not None:
-            port += self._supervisor.place.number
-        self._metrics.watch(self.engines, self._timekeeper)
-        registry = CollectorRegistry()
-        registry.register(self._metrics)
-        try:
-            server, _ = start_http_server(port, registry=registry)
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"metrics port {port} (TASKMILL_METRICS_PORT): {why}; 0 takes a free one"
-            ) from None
-        self._server = server
-        logger.info("metrics on port %d, path /metrics", server.server_port)
 
     def _on_loop(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.dispatcher.loop.loop).result()
@@ -267,9 +264,8 @@ class Worker:
         self._timekeeper.stop()
         if stuck:
             logger.warning("%d thread(s) still run a handler; they end with the process", stuck)
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        if self._watched is not None:
+            self._watched.stop()
         self.slot.release()
 
     def run(self) -> int:
