@@ -11,6 +11,7 @@ from taskmill.schemas.states import Status
 
 logger = logging.getLogger("taskmill.worker")
 
+
 class FailureLog(Middleware):
     """Logs each task that ended dead, once that is final: what, why, and where it went. Of those to
     be tried again one of each batch: there may be thousands a second."""

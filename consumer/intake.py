@@ -75,7 +75,7 @@ class Intake:
     def views(self) -> list[View]:
         """What is known of each held partition."""
         found = []
-        for p, part in self._parts.items():
+        for part in self._parts.values():
             first = next(iter(part.live.values()), None)
             oldest = None if first is None else first.source.timestamp
             running = part.phase is Phase.RUNNING

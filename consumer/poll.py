@@ -133,7 +133,7 @@ class Poller:
         places = {}
         for tp in consumer.position(held) if held else ():
             # The end that came with the last fetch; negative: with none yet.
-            _, end = consumer.get_watermark_offsets(tp, cached=True) or (0, -1)
+            _, end = consumer.get_watermark_offsets(tp, cached=True)
             if end >= 0:
                 places[tp.partition] = Place(tp.offset, end)
         self.places = places

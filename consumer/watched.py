@@ -1,4 +1,4 @@
-"""A worker as it is watched: its meter kept up to date, and served where no supervisor does that."""
+"""A worker as it is watched: its meter kept up to date, and served unless a supervisor does."""
 
 from __future__ import annotations
 
@@ -42,9 +42,7 @@ class Watched:
         self._meter.set("taskmill_worker_info", __version__, to=1)
         if not self._is_supervised and self._port is not None:
             vitals = self._vitals
-            self._server = MetricsServer(
-                self._port, self._meter.read, vitals.healthy, vitals.ready
-            )
+            self._server = MetricsServer(self._port, self._meter.read, vitals.healthy, vitals.ready)
         self._vitals.start()
 
     def stop(self) -> None:

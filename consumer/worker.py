@@ -26,8 +26,9 @@ from taskmill.consumer.tiers import tiers_of
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.consumer.upkeep import Upkeep
 from taskmill.consumer.watch import Watch
-from taskmill.consumer.watched import watched
+from taskmill.consumer.watched import Watched, watched
 from taskmill.producer.definition import TaskDefinition
+from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings, check_queue
 from taskmill.runtime.errors import ConfigError, Unreachable
@@ -101,11 +102,7 @@ class Worker:
         self.meter = Meter(supervisor.place.meter if supervisor else None, clock)
         self.pulse = Pulse(clock)
         app.count_into(self.meter)
-        self._hooks = app.hooks.then(FailureLog())
-        # Counting costs a microsecond a task: only where somebody reads it.
-        if settings.metrics_port is not None:
-            metrics = TaskMetrics(self.meter, definitions, tiers_of(settings))
-            self._hooks = self._hooks.then(metrics)
+        self._hooks = self._new_hooks(definitions)
         self._timekeeper = Timekeeper(clock, settings.timeout_grace_ms / 1000)
         self._attempts = self._new_attempts(definitions)
         self._effects = _effects(definitions, self._attempts, settings, clock)
@@ -136,19 +133,29 @@ class Worker:
         )
         self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
-        self._watched = watched(
-            settings,
+        self._watched = self._new_watched()
+        self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
+        self._only: Callable[[list[Outcome]], None] | None = None
+
+    def _new_hooks(self, definitions: Mapping[str, TaskDefinition]) -> Hooks:
+        settings, hooks = self._app.settings, self._app.hooks.then(FailureLog())
+        if settings.metrics_port is None:
+            # Counting costs a microsecond a task: only where somebody reads it.
+            return hooks
+        return hooks.then(TaskMetrics(self.meter, definitions, tiers_of(settings)))
+
+    def _new_watched(self) -> Watched | None:
+        return watched(
+            self._app.settings,
             self.meter,
             self.pulse,
             self.engines,
             self._queues,
             self._timekeeper,
             lambda: self._signals > 0,
-            is_supervised=supervisor is not None,
-            clock=clock,
+            is_supervised=self._supervisor is not None,
+            clock=self._clock,
         )
-        self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
-        self._only: Callable[[list[Outcome]], None] | None = None
 
     def _new_attempts(self, definitions: Mapping[str, TaskDefinition]) -> Attempts:
         limit = self._app.settings.max_task_bytes

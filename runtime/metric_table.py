@@ -57,7 +57,7 @@ _ROWS = (
            "producer uses another partitioner."),
     Metric("taskmill_consumer_lag", "gauge", ("topic", "partition"), (WORKER, SCHEDULER),
            "Records not yet committed. 0 when idle: transaction markers do not count. A worker "
-           "tells it of the partitions that it owns, a scheduler of all: never add them up.", "max"),
+           "tells it of those that it owns, a scheduler of all: not to be added up.", "max"),
     Metric("taskmill_oldest_task_age_seconds", "gauge", ("queue",), (WORKER, SCHEDULER),
            "How long the oldest task that has not ended has lain on its topic, by the broker's "
            "stamp; 0: there is none. A worker's among its own partitions, a scheduler's of all.",

@@ -96,7 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
             here = "/metrics, /healthz, /readyz\n"
             self._answer(HTTPStatus.NOT_FOUND, "text/plain; charset=utf-8", here.encode())
 
-    do_HEAD = do_GET
+    def do_HEAD(self) -> None:
+        self.do_GET()
 
     def _answer(self, status: HTTPStatus, kind: str, body: bytes) -> None:
         self.send_response(status)
