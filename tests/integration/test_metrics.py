@@ -133,7 +133,7 @@ def test_lag_and_age_tell_of_what_waits(queue: Queue, port: int) -> None:
         page = Scraped(port).until(
             lambda page: page.total("taskmill_oldest_task_age_seconds") > 0.5, "age"
         )
-        assert page.total("taskmill_consumer_lag") == 20
+        page.until(lambda page: page.total("taskmill_consumer_lag") == 20, "lag of 20")
         assert page.total("taskmill_tasks_in_flight") == 20
         gate.open()
         until_idle(page, 20)
