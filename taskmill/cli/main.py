@@ -46,6 +46,7 @@ COMMANDS: dict[str, Entry] = {
     "schedules": Entry("taskmill.cli.schedules:schedules", "Have tasks enqueued by the clock."),
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
     "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
+    "tokens": Entry("taskmill.cli.tokens:tokens", "Say who may use the console."),
     "topics": Entry(
         "taskmill.cli.topics:topics", "Create, check and migrate the topics of queues."
     ),
