@@ -95,8 +95,9 @@ _ROWS = (
            "Schedules that this scheduler fires."),
     Metric("taskmill_passed_on_total", "counter", ("queue", "tier"), (SCHEDULER,),
            "Tasks whose wait was over, put back on their queue: by tier, or `delayed`."),
-    Metric("taskmill_delayed_tasks", "gauge", ("queue",), (SCHEDULER,),
-           "Tasks that wait on the delayed topic, in this scheduler's partitions."),
+    Metric("taskmill_waiting_tasks", "gauge", ("queue", "tier"), (SCHEDULER,),
+           "Tasks that wait for their time: in each retry tier, or `delayed`. Each scheduler tells "
+           "the whole.", "max"),
     Metric("taskmill_dlq_depth", "gauge", ("queue",), (SCHEDULER,),
            "Letters in the DLQ that were not replayed yet. Each scheduler tells the whole.", "max"),
     Metric("taskmill_lso_stuck_seconds", "gauge", ("topic",), (SCHEDULER,),

@@ -130,5 +130,8 @@ def test_without_kafka_it_says_so(tmp_path: Path) -> None:
     settings = Settings(
         bootstrap_servers="127.0.0.1:1", state_dir=tmp_path, kafka={"log_level": "0"}
     )
-    with closing(QueueWatch(settings)) as watch, pytest.raises(Unreachable, match="127.0.0.1:1"):
+    with (
+        closing(QueueWatch(settings)) as watch,
+        pytest.raises(Unreachable, match=r"127\.0\.0\.1:1"),
+    ):
         watch.look()
