@@ -38,6 +38,11 @@ QUESTIONS = {
         "All steps of a task together take {all steps} of CPU in one thread; the whole worker, "
         "with its threads at once, takes {the whole worker}."
     ),
+    "metrics": (
+        "With metrics served, and scraped every second, a task costs its worker {CPU of the worker "
+        "process} of CPU, without {CPU of the worker process|reference}: {CPU more with metrics} "
+        "more, the median of many pairs."
+    ),
     "cpu": (
         "A task costs the whole worker {the whole worker} of CPU, where it costs the loop by "
         "hand {the whole worker|reference}."

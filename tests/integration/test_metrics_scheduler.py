@@ -35,7 +35,7 @@ def test_runs_of_schedules_count_with_how_late_they_were(scene: Scheduled, port:
     page = Scraped(port + 1)
     page.until_probe("/readyz", 200)
     assert page.probe("/healthz") == (200, "ok")
-    scene.put_all(["tick"], "noop", every_ms=1_000, max_runs=3)
+    scene.put_all(["tick"], "noop", every_ms=1_000, max_runs=3, overlap="allow")
     scene.put_all(["late"], "nap", every_ms=60_000, max_runs=1, misfire="skip",
                   since=1_700_000_000_000)  # fmt: skip
     runs = "taskmill_schedule_runs_total"
