@@ -53,7 +53,7 @@ def scraped(worker: Any) -> Iterator[None]:
 
 
 def main() -> int:
-    options = sized(__doc__, "3 minutes", count=(100_000, 5_000), pairs=(12, 1))
+    options = sized(__doc__, "3 minutes", count=(80_000, 5_000), pairs=(10, 1))
     count = options.count
     spent: dict[str, list[float]] = {"on": [], "off": []}
     with broker() as bootstrap:
