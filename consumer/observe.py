@@ -7,11 +7,12 @@ at once only the times are listed, one after the other; sorted, they tell each b
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 
-from taskmill.consumer.record import Outcome
+from taskmill.consumer.record import Outcome, Reason
 from taskmill.consumer.tiers import Tier, tier_of
+from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Middleware
 from taskmill.runtime.meter import Meter
 from taskmill.runtime.metric_table import BUCKETS, UNKNOWN
@@ -22,6 +23,8 @@ DELAYED = "delayed"
 
 _FINISHED = "taskmill_tasks_finished_total"
 _ENQUEUED = "taskmill_tasks_enqueued_total"
+#: Of consumer/commit.py's answers, those that are no commit.
+_FAILED = ("aborted", "unknown")
 _DURATION, _WAIT = "taskmill_task_duration_seconds", "taskmill_task_wait_seconds"
 _BOUNDS_MS = tuple(round(1000 * bound) for bound in BUCKETS)
 
@@ -35,6 +38,28 @@ class _Times:
         self.succeeded = 0
         self.ran: list[float] = []
         self.waited: list[int] = []
+
+
+def begin_at_zero(
+    meter: Meter, queues: Iterable[str], tasks: Iterable[TaskDefinition], tiers: Iterable[Tier]
+) -> None:
+    """Have the counters of `queues` on the page before anything happens: the first failure of a
+    counter that begins with it is no increase, and no alert sees it."""
+    outcomes = (Status.SUCCEEDED, Status.RETRYING, Status.DEAD, Status.CANCELLED, Status.EXPIRED)
+    by_queue = {queue: [t.name for t in tasks if t.queue == queue] for queue in queues}
+    for queue, names in by_queue.items():
+        series = [
+            *((_FINISHED, queue, name, outcome.value) for name in names for outcome in outcomes),
+            *(("taskmill_stuck_handlers_total", queue, name) for name in names),
+            *(("taskmill_dead_letters_total", queue, reason.value) for reason in Reason),
+            *(("taskmill_retries_total", queue, tier.name) for tier in tiers),
+            ("taskmill_retries_total", queue, DELAYED),
+            ("taskmill_duplicates_total", queue),
+            ("taskmill_rerouted_total", queue),
+            *(("taskmill_commit_failures_total", queue, answer) for answer in _FAILED),
+        ]
+        for name, *labels in series:
+            meter.add(name, *labels, by=0)
 
 
 class TaskMetrics(Middleware):

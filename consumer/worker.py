@@ -18,7 +18,7 @@ from taskmill.consumer.engine import Engine, Parts
 from taskmill.consumer.executors.processes import ChildSpec
 from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.link import WorkerEnd
-from taskmill.consumer.observe import TaskMetrics
+from taskmill.consumer.observe import TaskMetrics, begin_at_zero
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
@@ -142,7 +142,9 @@ class Worker:
         if settings.metrics_port is None:
             # Counting costs a microsecond a task: only where somebody reads it.
             return hooks
-        return hooks.then(TaskMetrics(self.meter, definitions, tiers_of(settings)))
+        tiers = tiers_of(settings)
+        begin_at_zero(self.meter, self._queues, list(self._app.tasks), tiers)
+        return hooks.then(TaskMetrics(self.meter, definitions, tiers))
 
     def _new_watched(self) -> Watched | None:
         return watched(

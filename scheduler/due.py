@@ -93,8 +93,7 @@ class Due:
 
     def _count(self, schedule: Schedule, seen: Look, missed: int) -> None:
         labels, now = (schedule.queue, schedule.task), self._clock.now_ms()
-        if missed:
-            self._meter.add("taskmill_misfires_total", *labels, by=missed)
+        self._meter.add("taskmill_misfires_total", *labels, by=missed)
         if not seen.fire:
             return
         self._meter.add("taskmill_schedule_runs_total", *labels, by=len(seen.fire))
