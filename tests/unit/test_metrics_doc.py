@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from pathlib import Path
 
+import click
+
+from taskmill.cli.main import cli
 from taskmill.runtime.metric_table import BUCKETS, METRICS, Metric
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,3 +52,20 @@ def test_every_name_in_the_docs_and_rules_is_a_metric() -> None:
     for page in pages:
         said = set(re.findall(r"\btaskmill_[a-z_]+\b", page.read_text(encoding="utf-8")))
         assert said <= known, f"{page.name}: {sorted(said - known)}"
+
+
+def test_every_command_of_the_runbooks_is_one_with_these_options() -> None:
+    text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^    (taskmill .*)$", text, re.MULTILINE)
+    assert len(lines) > 10
+    for line in lines:
+        words = shlex.split(line)[1:]
+        command: click.Command = cli
+        context = click.Context(cli)
+        while isinstance(command, click.Group):
+            found = command.get_command(context, words.pop(0))
+            assert found is not None, line
+            command = found
+        known = {option for param in command.params for option in param.opts}
+        said = {word for word in words if word.startswith("-")}
+        assert said <= known, f"{line}: no {sorted(said - known)}"
