@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, definitions_by_name
+from taskmill.consumer.demands import check_result_ttls, child_of, effects_of
 from taskmill.consumer.dispatch import Concurrency, Dispatcher
 from taskmill.consumer.engine import Engine, Parts
-from taskmill.consumer.executors.processes import ChildSpec
 from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.link import WorkerEnd
 from taskmill.consumer.observe import TaskMetrics, begin_at_zero
+from taskmill.consumer.pauses import Pauses
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
@@ -30,14 +31,14 @@ from taskmill.consumer.watched import Watched, watched
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
-from taskmill.runtime.config import Settings, check_queue
+from taskmill.runtime.config import check_queue
 from taskmill.runtime.errors import ConfigError, Unreachable
 from taskmill.runtime.meter import Meter
 from taskmill.runtime.vitals import Pulse
 from taskmill.runtime.wake import Wake
 
 if TYPE_CHECKING:
-    from taskmill.consumer.outcomes import PostgresOutcomes
+    pass
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -53,6 +54,8 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLD = 50_000
 #: How often a draining worker looks whether its handlers have ended.
 DRAIN_LOOK_S = 0.01
+#: How often a worker that waits to be told what is paused looks whether it is to stop.
+PAUSES_LOOK_S = 0.5
 #: A broker that stays away is told of once in this many seconds.
 REPEAT_S = 60.0
 
@@ -87,7 +90,7 @@ class Worker:
         self._signals = 0
         settings = app.settings
         definitions = definitions_by_name(app.tasks)
-        _check_result_ttls(definitions, settings)
+        check_result_ttls(definitions, settings)
         cores = os.cpu_count() or 1
         size = Concurrency(
             DEFAULT_CONCURRENCY if concurrency is None else concurrency,
@@ -105,7 +108,7 @@ class Worker:
         self._hooks = self._new_hooks(definitions)
         self._timekeeper = Timekeeper(clock, settings.timeout_grace_ms / 1000)
         self._attempts = self._new_attempts(definitions)
-        self._effects = _effects(definitions, self._attempts, settings, clock)
+        self._effects = effects_of(definitions, self._attempts, settings, clock)
         self._attempts.effects = self._effects
         self._at_most_once = frozenset(
             name for name, d in definitions.items() if d.delivery == "at_most_once"
@@ -117,7 +120,7 @@ class Worker:
             size,
             self._sink,
             clock,
-            _child(app, definitions, target, settings),
+            child_of(app, definitions, target, settings),
         )
         self._parts = Parts(
             settings,
@@ -125,12 +128,11 @@ class Worker:
             app.codec,
             clock,
             self._hooks,
-            self.dispatcher.submit,
-            self.dispatcher.cancel,
-            self.dispatcher.interrupt,
+            self.dispatcher,
             self.meter,
             self.pulse,
         )
+        self._pauses = Pauses(settings, clock, self._heed_pauses)
         self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
         self._watched = self._new_watched()
@@ -202,6 +204,7 @@ class Worker:
         window_ms = self._app.settings.dedup_window_ms
         watch = Watch(self.dispatcher.running, cores, window_ms, self._clock)
         self._upkeep.add(watch.jobs())
+        self._learn_pauses()
         for engine in self.engines.values():
             engine.poller.is_watched = self._watched is not None
             engine.start()
@@ -240,6 +243,18 @@ class Worker:
     def _start_effects(self) -> bool:
         return self._effects is None or self._effects.start(lambda: self._signals > 0)
 
+    def _learn_pauses(self) -> None:
+        """Know which queues are paused before anything of theirs is begun."""
+        self._pauses.start()
+        while not self._pauses.wait_ready(PAUSES_LOOK_S) and not self._signals:
+            pass
+        self._heed_pauses()
+
+    def _heed_pauses(self) -> None:
+        is_known = self._pauses.wait_ready(0)
+        for queue, engine in self.engines.items():
+            engine.pause(not is_known or self._pauses.is_paused(queue))
+
     def _on_loop(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.dispatcher.loop.loop).result()
 
@@ -261,6 +276,7 @@ class Worker:
     def stop(self) -> None:
         """Stop now. What has not committed is not lost: its next owner runs it again."""
         self._upkeep.stop()
+        self._pauses.close()
         for engine in self.engines.values():
             engine.stop()
         for hook in self._hooks.worker_stopping:
@@ -329,54 +345,3 @@ def _tune_interpreter() -> None:
     # What is loaded by now stays: no collection has to look through it again.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-
-
-def _check_result_ttls(definitions: Mapping[str, TaskDefinition], settings: Settings) -> None:
-    """A result is found by its state, and cannot outlive it."""
-    window = settings.dedup_window_ms
-    for task in definitions.values():
-        if task.result_ttl_ms is not None and task.result_ttl_ms > window:
-            raise ConfigError(
-                f"task {task.name!r}: result_ttl is {task.result_ttl_ms} ms, but its state is kept "
-                f"for {window} ms only (TASKMILL_DEDUP_WINDOW_MS): shorten the one or raise the "
-                "other"
-            )
-
-
-def _effects(
-    definitions: Mapping[str, TaskDefinition], attempts: Attempts, settings: Settings, clock: Clock
-) -> PostgresOutcomes | None:
-    needing = [d.name for d in definitions.values() if d.effects is not None]
-    if not needing:
-        return None
-    if settings.outcomes_url is None:
-        raise ConfigError(
-            f'task {needing[0]!r} is declared effects="postgresql": set TASKMILL_OUTCOMES_URL to '
-            "its database, postgresql://user:password@host:port/database"
-        )
-    try:
-        # Only here: psycopg is an extra.
-        from taskmill.consumer.outcomes import PostgresOutcomes
-    except ImportError as error:
-        raise ConfigError(
-            f'task {needing[0]!r} is declared effects="postgresql", which needs psycopg 3 '
-            f"(pip install 'taskmill[postgres]'): {error}"
-        ) from None
-    return PostgresOutcomes(definitions, attempts, settings, clock)
-
-
-def _child(
-    app: AppLike,
-    definitions: Mapping[str, TaskDefinition],
-    target: str | None,
-    settings: Settings,
-) -> ChildSpec | None:
-    isolated = [d.name for d in definitions.values() if d.isolate == "process"]
-    if not isolated:
-        return None
-    if target is None:
-        raise ConfigError(
-            f'task {isolated[0]!r} is declared isolate="process": '
-            f'the worker of App {app.name!r} needs target="module:attribute" to import it there'
-        )
-    return ChildSpec(target, settings.max_task_bytes, settings.timeout_grace_ms / 1000)

@@ -57,7 +57,7 @@ def test_every_name_in_the_docs_and_rules_is_a_metric() -> None:
 def test_every_command_of_the_runbooks_is_one_with_these_options() -> None:
     text = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
     lines = re.findall(r"^    (taskmill .*)$", text, re.MULTILINE)
-    assert len(lines) > 10
+    assert len(lines) >= 10
     for line in lines:
         words = shlex.split(line)[1:]
         command: click.Command = cli
