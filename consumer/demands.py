@@ -58,7 +58,7 @@ def child_of(
     target: str | None,
     settings: Settings,
 ) -> ChildSpec | None:
-    """What processes of handlers are started with, where a task asks for one. Raises ConfigError."""
+    """What handlers' processes start with, where a task asks for one. Raises ConfigError."""
     isolated = [d.name for d in definitions.values() if d.isolate == "process"]
     if not isolated:
         return None
