@@ -25,6 +25,12 @@ if [ "${1:-}" = --tests ]; then
         wanted+=(postgresql)
     fi
     if [ ${#wanted[@]} -gt 0 ] && may_install; then install "which tests run" "${wanted[@]}"; fi
+    # Helm is no package of Debian's; Go, which the clients need too, builds it into ~/go/bin.
+    if ! command -v helm >/dev/null && [ ! -x "$HOME/go/bin/helm" ] && command -v go >/dev/null; then
+        echo "building helm, which tests run: go install (minutes, once)" >&2
+        GOBIN="$HOME/go/bin" go install helm.sh/helm/v3/cmd/helm@v3.22.0 ||
+            echo "without helm, tests of the chart fail, and say so" >&2
+    fi
     exit 0
 fi
 
