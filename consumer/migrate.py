@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.bounded import Reader
+from taskmill.consumer.compacted import latest
 from taskmill.consumer.migrate_copy import Mover, copy_configs, mover_name, what_moves
 from taskmill.consumer.migrate_journal import CONFIGS, Entry, Origin, Phase, journal_topic
 from taskmill.consumer.migrate_steps import (
@@ -335,14 +336,8 @@ class Migration:
             )
 
     def _read_journal(self, reader: Reader) -> Entry | None:
-        if self._admin().partitions(self._journal) is None:
-            return None
-        (end,) = self._admin().ends(self._journal, 1)
-        value = None
-        for messages, _ in reader.read(self._journal, 0, 0, end):
-            for message in messages:
-                if message.key() == self._queue.encode():
-                    value = message.value()
+        found = latest(self._admin(), reader, self._journal)
+        value = {one.key: one.value for one in found}.get(self._queue.encode())
         return None if value is None else Entry.from_bytes(value)
 
     def _admin(self) -> Admin:

@@ -8,6 +8,7 @@ from typing import Any
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.bounded import Reader
+from taskmill.consumer.compacted import latest
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.topic_table import replication
@@ -82,13 +83,6 @@ def make_journal(settings: Settings, admin: Admin) -> None:
 
 def read_jobs(settings: Settings, admin: Admin, reader: Reader, queue: str) -> list[Job]:
     """The replays of a queue, the first one first."""
-    topic = journal_topic(settings.prefix)
-    if admin.partitions(topic) is None:
-        return []
-    jobs: dict[str, Job] = {}
-    (start,), (end,) = admin.starts(topic, 1), admin.ends(topic, 1)
-    for messages, _ in reader.read(topic, 0, start, end):
-        for message in messages:
-            job = Job.from_bytes(message.value() or b"")
-            jobs[job.id] = job
-    return sorted((job for job in jobs.values() if job.queue == queue), key=lambda j: j.began_at)
+    found = latest(admin, reader, journal_topic(settings.prefix))
+    jobs = [Job.from_bytes(one.value) for one in found]
+    return sorted((job for job in jobs if job.queue == queue), key=lambda j: j.began_at)

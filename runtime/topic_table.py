@@ -38,11 +38,17 @@ class Kind(StrEnum):
     CONTROL = "control"
     SCHEDULES = "schedules"
     SCHEDULE_STATE = "schedule-state"
+    SETTINGS = "settings"
+    TOKENS = "tokens"
 
 
 #: What belongs to all queues together, from the first schedule on; partition p of the one belongs
 #: to whoever owns p of the other.
 OF_SCHEDULES = (Kind.SCHEDULES, Kind.SCHEDULE_STATE)
+
+#: One each for all queues together, made with the first record: what people set while all runs
+#: (pauses), and who may use the console. All that care read all of it: one partition.
+OF_PEOPLE = (Kind.SETTINGS, Kind.TOKENS)
 
 #: What every queue has. The topics of its retry tiers come into being with the first that waits,
 #: and so does DELAYED; REPLAYED with the first replay, CONTROL with the first cancellation.
@@ -176,6 +182,21 @@ def schedule_specs(settings: Settings) -> list[TopicSpec]:
         TopicSpec(f"{settings.prefix}.{kind}", kind, _FEW_PARTITIONS, configs)
         for kind in OF_SCHEDULES
     ]
+
+
+def people_spec(settings: Settings, kind: Kind) -> TopicSpec:
+    """A topic of OF_PEOPLE; no queue's topic has two parts only."""
+    configs = {
+        "message.timestamp.type": "LogAppendTime",
+        "cleanup.policy": "compact",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "segment.ms": str(_DAY_MS),
+        "min.cleanable.dirty.ratio": "0.2",
+        "delete.retention.ms": str(_DAY_MS),
+        "max.message.bytes": str(1024 * 1024),
+    }
+    return TopicSpec(f"{settings.prefix}.{kind}", kind, 1, configs)
 
 
 def retry_group(prefix: str) -> str:

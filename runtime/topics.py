@@ -24,6 +24,7 @@ from taskmill.runtime.kafka import bootstrap_servers, client_config
 from taskmill.runtime.topic_table import (
     CO_PARTITIONED,
     OF_EVERY_QUEUE,
+    OF_PEOPLE,
     SAME_COUNT,
     Drift,
     Kind,
@@ -31,6 +32,7 @@ from taskmill.runtime.topic_table import (
     TopicSpec,
     TopicState,
     drift,
+    people_spec,
     replication,
     retry_specs,
     retry_topic_of,
@@ -44,6 +46,7 @@ __all__ = [
     "Topics",
     "check",
     "ensure",
+    "ensure_people",
     "ensure_retry",
     "ensure_schedules",
     "partition_count",
@@ -239,6 +242,17 @@ def ensure_schedules(
     return _ensure_all(schedule_specs(settings), TopicAdmin(settings, timeout_s, clock))
 
 
+def ensure_people(
+    settings: Settings,
+    kind: Kind,
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    clock: Clock = SYSTEM_CLOCK,
+) -> list[str]:
+    """Create that topic of OF_PEOPLE, where it is missing; the names created. As `ensure`."""
+    return _ensure_all([people_spec(settings, kind)], TopicAdmin(settings, timeout_s, clock))
+
+
 def _ensure_all(specs: Sequence[TopicSpec], admin: TopicAdmin) -> list[str]:
     cluster = admin.metadata()
     missing = [spec for spec in specs if spec.name not in cluster.topics]
@@ -285,8 +299,9 @@ def check(
                 # Whatever it was made with: nothing rests on the number.
                 is_free = spec.kind is Kind.DELAYED
                 specs.append(replace(spec, partitions=count) if is_free else spec)
-    # And where something is scheduled.
-    specs += [spec for spec in schedule_specs(settings) if spec.name in cluster.topics]
+    # And where something is scheduled; where there is a token, or something was paused.
+    shared = [*schedule_specs(settings), *(people_spec(settings, kind) for kind in OF_PEOPLE)]
+    specs += [spec for spec in shared if spec.name in cluster.topics]
     there = [spec.name for spec in specs if spec.name in cluster.topics]
     configs = admin.configs(there)
     found = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from queue import Empty, SimpleQueue
 from typing import NamedTuple, Self
 
@@ -10,6 +10,7 @@ from confluent_kafka import KafkaError
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.bounded import Reader
+from taskmill.consumer.compacted import Latest, latest
 from taskmill.producer.client import ProducerClient, Report
 from taskmill.producer.refusal import Refusals
 from taskmill.producer.routes import Routes
@@ -55,7 +56,6 @@ class Board:
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
         )
         self._producer: ProducerClient | None = None
-        self._count = 0
 
     def __enter__(self) -> Self:
         return self
@@ -75,12 +75,14 @@ class Board:
         """Every schedule, by ID."""
         reader = Reader(self._settings, f"{self._topic}.board", "`schedules`", self._clock)
         try:
-            states = {key: value for _, key, value in self._latest(reader, self._state_topic)}
+            found_states = latest(self._admin(), reader, self._state_topic)
+            states = {one.key: one.value for one in found_states}
             found: dict[bytes, Posted] = {}
-            for p, key, value in self._latest(reader, self._topic):
+            for one in latest(self._admin(), reader, self._topic):
+                key = one.key
                 # One on the wrong partition does not hide the one that counts.
-                if key not in found or partition_for(key, self._count) == p:
-                    found[key] = self._posted(key, value, p, states.get(key))
+                if key not in found or partition_for(key, one.partitions) == one.partition:
+                    found[key] = self._posted(one, states.get(key))
         finally:
             reader.close()
         return sorted(found.values(), key=lambda posted: posted.id)
@@ -98,27 +100,11 @@ class Board:
             raise InvalidInput(f"schedule {id!r:.80} is broken: {posted.broken}")
         return posted, posted.schedule, posted.rule
 
-    def _latest(self, reader: Reader, topic: str) -> Iterator[tuple[int, bytes, bytes]]:
-        """The last value of each key that has one, with its partition."""
-        admin = Admin(self._settings, clock=self._clock)
-        count = admin.partitions(topic)
-        if count is None:
-            return
-        starts, ends = admin.starts(topic, count), admin.ends(topic, count)
-        self._count = count
-        for p, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            values: dict[bytes, bytes] = {}
-            for messages, _ in reader.read(topic, p, start, end):
-                for message in messages:
-                    key, value = message.key() or b"", message.value()
-                    if value is None:
-                        values.pop(key, None)
-                    else:
-                        values[key] = value
-            for key, value in values.items():
-                yield p, key, value
+    def _admin(self) -> Admin:
+        return Admin(self._settings, clock=self._clock)
 
-    def _posted(self, key: bytes, value: bytes, p: int, state_value: bytes | None) -> Posted:
+    def _posted(self, one: Latest, state_value: bytes | None) -> Posted:
+        p, count, key, value = one
         id = key.decode("utf-8", "backslashreplace")
         try:
             state = None
@@ -132,7 +118,7 @@ class Board:
         try:
             if schedule.id.encode() != key:
                 raise TaskmillError(f"its ID is {schedule.id!r:.80}, another than its key")
-            if partition_for(key, self._count) != p:
+            if partition_for(key, count) != p:
                 raise TaskmillError(f"it lies on partition {p}, which murmur2 of its key is not")
             rule = check(schedule)
         except TaskmillError as error:
@@ -164,7 +150,7 @@ class Board:
         for id, value in values.items():
             self._check_size(f"schedule {id!r:.80}", value)
         ensure_schedules(self._settings, clock=self._clock)
-        count = Admin(self._settings, clock=self._clock).partitions(self._topic) or 1
+        count = self._admin().partitions(self._topic) or 1
         keys = {id: id.encode() for id in values}
         self._deliver(
             (self._topic, keys[id], value, partition_for(keys[id], count), [])

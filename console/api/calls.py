@@ -1,4 +1,4 @@
-"""From what a request says of a task to the call that is enqueued; what is wrong names its field."""
+"""From what a request says of a task to the call of it; what is wrong names its field."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _culprit(given: dict[str, Any]) -> str:
     """The option that cannot be, each tried alone."""
     for name, value in given.items():
         try:
-            Options.of({name: value}, DEFAULT_QUEUE)  # type: ignore[typeddict-item, misc]
+            Options.of({name: value}, DEFAULT_QUEUE)  # type: ignore[misc]
         except TaskmillError:
             return name
     return "at"  # with a delay: one of them is allowed
@@ -92,5 +92,3 @@ def _is_name(name: str) -> bool:
     except TaskmillError:
         return False
     return True
-
-

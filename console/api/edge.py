@@ -130,7 +130,7 @@ class Edge:
 
     def _log(self, scope: Scope, status: int, id: str, began: float) -> None:
         caller = scope.get("taskmill.caller")
-        is_act = scope["method"] not in ("GET", "HEAD") and "/tasks" != scope["path"][-6:]
+        is_act = scope["method"] not in ("GET", "HEAD") and scope["path"][-6:] != "/tasks"
         level = logging.ERROR if status >= 500 else logging.INFO if is_act else logging.DEBUG
         if logger.isEnabledFor(level):
             took = (self._clock.monotonic() - began) * 1000

@@ -21,7 +21,6 @@ _LOOK_S, _AGAIN_S = 0.1, 1.0
 PAGE = 1_000
 
 
-
 class Change:
     """A changed task, and its document, which is made once for all who are told."""
 

@@ -43,7 +43,7 @@ class Look:
         return answer(
             Me(
                 token=token.id,
-                scopes=sorted(token.scopes),  # type: ignore[arg-type]
+                scopes=sorted(token.scopes),
                 queues=None if token.queues is None else sorted(token.queues),
                 expires_at=None if token.expires_at is None else moment(token.expires_at),
             )
@@ -65,9 +65,7 @@ class Look:
             last = rows[-1]
             after_last = cursors.encode(mark, (last.enqueued_at, last.queue, last.id))
         return answer(
-            TaskPage(
-                tasks=[shown.task(row) for row in rows], next=after_last, as_of=moment(as_of)
-            )
+            TaskPage(tasks=[shown.task(row) for row in rows], next=after_last, as_of=moment(as_of))
         )
 
     async def one(self, request: Request, id: str, asked: Annotated[OneTask, Query()]) -> Response:

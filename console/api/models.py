@@ -57,7 +57,7 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# ---- what goes wrong ------------------------------------------------------------------------------
+# ---- what goes wrong -----------------------------------------------------------------------------
 
 
 class FieldProblem(Document):
@@ -85,7 +85,7 @@ class Problem(Document):
     replay: str | None = None
 
 
-# ---- enqueueing -----------------------------------------------------------------------------------
+# ---- enqueueing ----------------------------------------------------------------------------------
 
 
 class NewTask(Document):
@@ -144,7 +144,7 @@ class BatchAnswer(Document):
     tasks: list[BatchItem]
 
 
-# ---- looking --------------------------------------------------------------------------------------
+# ---- looking -------------------------------------------------------------------------------------
 
 
 class TaskError(Document):

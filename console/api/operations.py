@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+# ruff: noqa: RUF012  (pydantic copies defaults)
 from taskmill.console.api.models import (
     Count,
     Document,
@@ -15,7 +16,7 @@ from taskmill.console.api.models import (
     Time,
 )
 
-# ---- dead letters ---------------------------------------------------------------------------------
+# ---- dead letters --------------------------------------------------------------------------------
 
 
 class LetterReplayed(Document):
@@ -162,7 +163,7 @@ class Replays(Document):
     replays: list[Replay]
 
 
-# ---- schedules ------------------------------------------------------------------------------------
+# ---- schedules -----------------------------------------------------------------------------------
 
 
 class NewSchedule(Document):
@@ -244,7 +245,7 @@ class Triggered(Document):
     queue: str
 
 
-# ---- queues and workers ---------------------------------------------------------------------------
+# ---- queues and workers --------------------------------------------------------------------------
 
 
 class Queue(Document):
@@ -252,14 +253,20 @@ class Queue(Document):
 
     queue: str
     partitions: Count
-    #: Records that no worker has finished.
+    #: Records on `tasks` that are not done; at the most so many where not `lag_is_exact`.
     lag: Count
+    lag_is_exact: bool
     oldest_age_ms: Count | None
     delayed: Count
     retrying: Count
     #: Dead letters that were not replayed.
     letters: Count
     paused: bool
+    paused_at: Time | None
+    paused_by: str | None
+    #: Records a second that came, and that were done, since the look before.
+    rate_in: float | None
+    rate_out: float | None
     workers: Count
 
 
@@ -277,13 +284,16 @@ class Paused(Document):
 
 
 class Worker(Document):
-    """A member of a queue's group: what it holds."""
+    """A member of a queue's group: what it holds, and how much of that is not done."""
 
     queue: str
-    worker: str
-    host: str | None
+    #: Its slot, and its version; null where its client does not say.
+    worker: str | None
     version: str | None
+    client_id: str
+    host: str
     partitions: list[int]
+    lag: Count
 
 
 class Workers(Document):

@@ -52,9 +52,7 @@ class Reads:
             async with asyncio.timeout(_PATIENCE_S):
                 return await loop.run_in_executor(self._threads, lambda: read(*args, **kwargs))
         except TimeoutError:
-            raise Refused(
-                "unavailable", f"the store gave no answer in {_PATIENCE_S:g} s"
-            ) from None
+            raise Refused("unavailable", f"the store gave no answer in {_PATIENCE_S:g} s") from None
         except Unreachable as error:
             raise Refused("unavailable", str(error)) from None
         except TaskmillError:
@@ -72,7 +70,8 @@ class Reads:
         if self._asking is None:
             # One asks for all; that one of them goes away is no reason to ask again.
             self._asking = asyncio.create_task(self._ask_freshness())
-        return await asyncio.shield(self._asking)
+        found: Freshness = await asyncio.shield(self._asking)
+        return found
 
     async def as_of(self) -> int:
         """Up to when the rows that are read now are complete. Raises Refused, 503, where that is
@@ -90,7 +89,7 @@ class Reads:
 
     async def _ask_freshness(self) -> Freshness:
         try:
-            found = await self.ask(self.store.freshness)
+            found: Freshness = await self.ask(self.store.freshness)
             self._known, self._known_at = found, self._clock.monotonic()
             return found
         finally:

@@ -18,6 +18,8 @@ from taskmill.console.api.problems import KINDS
 BASE = "/api/v1"
 
 Handler = Callable[..., Awaitable[Response]]
+#: Documents by status; None: no document.
+Answers = Mapping[int, type[BaseModel] | None]
 
 
 class Route(NamedTuple):
@@ -28,7 +30,7 @@ class Route(NamedTuple):
     path: str
     handler: Handler
     scope: str
-    answers: Mapping[int, type[BaseModel] | None]
+    answers: Answers
     fails: tuple[int, ...] = ()
     body: type[BaseModel] | None = None
     #: Of an answer that is no JSON.

@@ -87,9 +87,7 @@ def letter_fields(row: LetterRow) -> dict[str, Any]:
     replayed = None
     if row.replayed_at is not None:
         replayed = LetterReplayed(replay=row.replay, at=maybe(row.replayed_at), generation=None)
-    error = TaskError(
-        type=row.error_type, message=row.error_message, fingerprint=row.fingerprint
-    )
+    error = TaskError(type=row.error_type, message=row.error_message, fingerprint=row.fingerprint)
     return {
         "queue": row.queue,
         "partition": row.partition,

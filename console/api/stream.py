@@ -125,9 +125,7 @@ class Stream:
                     return
 
 
-def _taker(
-    asked: ChangesOf, queues: frozenset[str], caller: Caller
-) -> Callable[[Change], bool]:
+def _taker(asked: ChangesOf, queues: frozenset[str], caller: Caller) -> Callable[[Change], bool]:
     statuses, names = frozenset(asked.status), frozenset(asked.name)
 
     def takes(change: Change) -> bool:

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
     "cancel": Entry("taskmill.cli.cancel:cancel", "Have a task end, wherever it stands."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
+    "console": Entry("taskmill.cli.console:console", "Serve the HTTP API and the dashboard."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
     "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
     "dlq": Entry("taskmill.cli.dlq:dlq", "Look at dead letters, and replay them."),
@@ -46,6 +47,7 @@ COMMANDS: dict[str, Entry] = {
     "schedules": Entry("taskmill.cli.schedules:schedules", "Have tasks enqueued by the clock."),
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
     "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
+    "tokens": Entry("taskmill.cli.tokens:tokens", "Say who may use the console."),
     "topics": Entry(
         "taskmill.cli.topics:topics", "Create, check and migrate the topics of queues."
     ),

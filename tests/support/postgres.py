@@ -33,10 +33,11 @@ class Server(Protocol):
 class Postgres:
     """A running server, and databases in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
+        """`durable`: as a server is run whose data matter; a container is never."""
         folder = _programs()
         if folder is not None:
-            self._server: Server = _Local(folder)
+            self._server: Server = _Local(folder, durable)
         elif DockerNodes(os.environ, print).unusable() is None:
             self._server = _Container()
         else:
@@ -85,7 +86,7 @@ def _programs() -> Path | None:
 class _Local:
     """A server of this machine, as user postgres where we are root (it refuses to be)."""
 
-    def __init__(self, programs: Path) -> None:
+    def __init__(self, programs: Path, durable: bool) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="taskmill-postgres-"))
         self._data = self._folder / "data"
         self._user: dict[str, Any] = {}
@@ -96,7 +97,8 @@ class _Local:
         self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         self._command = [
             *(programs / "postgres", "-D", self._data, "-p", str(port), "-k", self._folder),
-            *("-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-c", "max_connections=200"),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
+            *(() if durable else ("-c", "fsync=off")),
         ]
         self._process: subprocess.Popen[bytes] | None = None
         initdb = (programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-N")
