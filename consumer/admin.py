@@ -19,6 +19,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, by 
     ConfigEntry,
     ConfigResource,
     ConfigSource,
+    MemberDescription,
     NewPartitions,
     NewTopic,
     OffsetSpec,
@@ -28,6 +29,8 @@ from taskmill.runtime.changelog import Changelog, Stopped
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import ConfigError, TaskmillError
 from taskmill.runtime.topics import Kind, TopicAdmin, Topics
+
+Place = tuple[str, int]
 
 #: Between two looks at what Kafka is about to do.
 _LOOK_S = 0.05
@@ -165,6 +168,28 @@ class Admin(TopicAdmin):
         found = self._offsets(topic, partitions, OffsetSpec.for_timestamp(max(time_ms, 0)))
         return [offset if offset >= 0 else None for offset in found]
 
+    def spans(self, counts: Mapping[str, int]) -> dict[Place, tuple[int, int]]:
+        """Of each partition of topics with so many: the offset of its first record, and the end of
+        what is committed (the last stable offset)."""
+        where = [TopicPartition(topic, p) for topic, count in counts.items() for p in range(count)]
+
+        def ask(spec: Any) -> list[Future[Any]]:
+            asked = self._client.list_offsets(
+                dict.fromkeys(where, spec),
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=self._left(),
+            )
+            return [asked[one] for one in where]
+
+        if not where:
+            return {}
+        starts = self._ask_all(lambda: ask(OffsetSpec.earliest()))  # type: ignore[no-untyped-call]
+        ends = self._ask_all(lambda: ask(OffsetSpec.latest()))  # type: ignore[no-untyped-call]
+        return {
+            (one.topic, one.partition): (int(start.offset), int(end.offset))
+            for one, start, end in zip(where, starts, ends, strict=True)
+        }
+
     def _offsets(self, topic: str, partitions: int, spec: Any) -> list[int]:
         where = [TopicPartition(topic, p) for p in range(partitions)]
 
@@ -182,13 +207,17 @@ class Admin(TopicAdmin):
 
     def members(self, group: str) -> list[str]:
         """Who is in the group: `client id (host)` of each member."""
+        return [f"{m.client_id} ({m.host.lstrip('/')})" for m in self.described(group)]
+
+    def described(self, group: str) -> list[MemberDescription]:
+        """The members of the group; none where there is no group."""
         found = self._ask(
             lambda: self._client.describe_consumer_groups([group], request_timeout=self._left())[
                 group
             ],
             _NO_GROUP,
         )
-        return [f"{m.client_id} ({m.host.lstrip('/')})" for m in found.members] if found else []
+        return list(found.members) if found else []
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int | None]:
         """The stable offsets of the group, by partition; None where there is none.

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from confluent_kafka import KafkaException
 
 from taskmill.consumer import retry_watch
+from taskmill.consumer.client_name import client_name
 from taskmill.consumer.commit import Answer, Committer, Partitions
 from taskmill.consumer.control_reader import CatchUp, ControlReader
 from taskmill.consumer.control_topic import ControlTopic
@@ -213,7 +214,7 @@ class Engine:
     def _consumer_config(self) -> dict[str, Any]:
         return client_config(
             self._parts.settings,
-            f"worker-{self.queue}-{self._parts.slot.name}",
+            client_name(self._parts.slot.name, self.queue),
             clock=self._parts.clock,
             **self._membership.config(),
             enable_auto_commit=False,

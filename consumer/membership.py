@@ -29,11 +29,16 @@ _RETENTION = "offsets.retention.minutes"
 _SESSION = "group.consumer.session.timeout.ms"
 
 
+def group_of(prefix: str, queue: str) -> str:
+    """The group of a queue's workers."""
+    return f"{prefix}.worker.{queue}"
+
+
 class Membership:
     """The group of one queue's workers, and how `member` (a slot's name) joins it."""
 
     def __init__(self, settings: Settings, queue: str, member: str, clock: Clock) -> None:
-        self.group = f"{settings.prefix}.worker.{queue}"
+        self.group = group_of(settings.prefix, queue)
         self._member = member
         self._max_poll_interval_ms = settings.kafka.get(MAX_POLL_INTERVAL, "300000")
         wanted = settings.group_protocol

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.bounded import Reader
 from taskmill.consumer.compacted import latest
+from taskmill.consumer.membership import group_of
 from taskmill.consumer.migrate_copy import Mover, copy_configs, mover_name, what_moves
 from taskmill.consumer.migrate_journal import CONFIGS, Entry, Origin, Phase, journal_topic
 from taskmill.consumer.migrate_steps import (
@@ -88,7 +89,7 @@ class Migration:
         self._queue = queue
         self._clock = clock
         self._journal = journal_topic(settings.prefix)
-        self._group = f"{settings.prefix}.worker.{queue}"
+        self._group = group_of(settings.prefix, queue)
         url = settings.schema_registry_url
         self._scene = Scene(
             Topics(settings.prefix, queue),

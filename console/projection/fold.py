@@ -22,11 +22,12 @@ _FAR_MS = 86_400_000
 _LONGEST_MS = 366 * 86_400_000
 
 QUEUED = Status.QUEUED.value
-#: Of states of one pair: queued is from `tasks`, `running` is a note, the outcome is last.
+#: Of what is said of one pair: first the record on `tasks` (0, its own rank), which is queued; then
+#: states: `running` is a note, the outcome is last.
 RANKS: dict[str, int] = {
     status.value: (
-        3 if is_terminal(status)
-        else {Status.QUEUED: 0, Status.RUNNING: 1}.get(status, 2)
+        4 if is_terminal(status)
+        else {Status.QUEUED: 1, Status.RUNNING: 2}.get(status, 3)
     )
     for status in Status
 }  # fmt: skip
