@@ -14,6 +14,7 @@ from typing import IO
 
 import click
 
+from taskmill.cli.dev_console import dev_console
 from taskmill.cli.output import note
 from taskmill.cli.target import app_option, load_app
 from taskmill.runtime.clock import SYSTEM_CLOCK, Deadline
@@ -37,7 +38,7 @@ _LOOK_S = 0.2
 @click.command()
 @app_option(required=True)
 def dev(target: str) -> int:
-    """Run all that an App needs here: a broker, its topics, a worker, a scheduler.
+    """Run all that an App needs here: a broker, its topics, a worker, a scheduler, a console.
 
     The local broker is started where no bootstrap_servers is set, and stopped at the end if this
     started it; its data stays. Ctrl-C drains; a second one stops at once.
@@ -51,11 +52,14 @@ def dev(target: str) -> int:
         note(f"Kafka at {bootstrap_servers(settings)}, prefix {settings.prefix}")
         tasks = ", ".join(task.name for task in app.tasks) or "none"
         note(f"App {app.name}: tasks {tasks}; queues {', '.join(queues)}")
-        note("Ctrl-C drains and ends")
-        with _signals() as told:
+        with _signals() as told, dev_console(settings) as console:
             group = Group()
             for role, arguments in ROLES.items():
                 group.start(role, arguments(target))
+            if console is not None:
+                group.start("console", ["console", "-A", target, *console.arguments])
+                note(f"console at {console.url}")
+            note("Ctrl-C drains and ends")
             return group.run(told)
 
 
