@@ -252,7 +252,7 @@ def _group(row: GroupRow) -> LetterGroup:
     return LetterGroup(
         queue=row.queue,
         fingerprint=row.fingerprint,
-        letters=row.count,
+        letters=row.number,
         name=row.name,
         reason=row.reason,
         first=moment(row.first_at),

@@ -3,8 +3,8 @@
 import { act as request, get, path } from "../api.js";
 import { h } from "../dom.js";
 import { ask, perform } from "../dialogs.js";
-import { count, duration, plural } from "../format.js";
-import { act, code, empty, flag, table } from "../parts.js";
+import { count, duration, plural, rate } from "../format.js";
+import { act, code, empty, flag, table, when } from "../parts.js";
 import { to } from "../router.js";
 
 export const queues = {
@@ -19,7 +19,8 @@ export const queues = {
       return empty("No queues", h("span", null, "The first task makes its queue; ",
         code("taskmill topics create -q NAME"), " makes one beforehand."));
     }
-    return table("Queues", [["Queue"], ["State"], ["Lag", "number"], ["Oldest", "number"],
+    return table("Queues", [["Queue"], ["State"], ["In/s", "number"], ["Out/s", "number"],
+      ["Lag", "number"], ["Oldest", "number"],
       ["Delayed", "number"], ["Retrying", "number"], ["Dead letters", "number"],
       ["Workers", "number"], ["Partitions", "number"], ["Acts", "acts"]],
       all.map((one) => ({ key: one.queue, cells: cells(page, one) })));
@@ -30,7 +31,9 @@ function cells(page, one) {
   const { queue } = one;
   return [
     h("a", { href: to(["tasks"], { queue }) }, queue),
-    state(one), count(one.lag), duration(one.oldest_age_ms),
+    state(one), rate(one.rate_in), rate(one.rate_out),
+    one.lag_is_exact ? count(one.lag) : h("span", { title: "at the most" }, `≤ ${count(one.lag)}`),
+    duration(one.oldest_age_ms),
     h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, count(one.delayed)),
     h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, count(one.retrying)),
     h("a", { href: to(["letters"], { queue }) }, count(one.letters)),
@@ -38,8 +41,11 @@ function cells(page, one) {
   ];
 }
 
-function state({ paused, workers, lag }) {
-  if (paused) return flag("warn", "waiting", "paused");
+function state({ paused, paused_at: at, paused_by: by, workers, lag }) {
+  if (paused) {
+    return [flag("warn", "waiting", "paused"),
+      h("div", { class: "dim" }, at && when(at), by && ` by ${by}`)];
+  }
   if (workers === 0) {
     return flag(lag ? "bad" : "plain", lag ? "warning" : "queued", "no worker");
   }

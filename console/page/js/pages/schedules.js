@@ -47,7 +47,7 @@ function cells(page, one) {
       ? h("a", { href: taskAt(one.last_queue ?? one.queue, one.last_task_id),
         title: one.last_task_id }, when(one.fired_at, one.last_task_id))
       : h("span", { class: "dim" }, "none yet"),
-    count(one.runs), count(one.missed + one.skipped), h("div", { class: "acts" }, acts(page, one)),
+    count(one.runs), count(one.missed + one.skipped), h("div", { class: "tools" }, acts(page, one)),
   ];
 }
 

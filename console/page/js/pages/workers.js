@@ -35,7 +35,7 @@ export const workers = {
         ? idle.length === 0 && empty("No workers", h("span", null, "Start one: ",
           code("taskmill worker -A MODULE:APP"), ". It is shown once it has joined its group."))
         : table("Workers", [["Worker", "id"], ["Queue"], ["Host"], ["Version"],
-          ["Partitions", "wide"], ["Lag", "number"], ["In flight", "wide"]],
+          ["Partitions"], ["Lag", "number"], ["In flight", "wide"]],
           data.workers.map((one) => ({ key: `${one.queue} ${one.worker}`, cells: cells(data, one) }))),
     ];
   },
