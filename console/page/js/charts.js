@@ -81,7 +81,7 @@ function lines(series, most) {
 
 function readout(times, series, format, at) {
   return h("div", { class: "readout", "aria-live": at === null ? "off" : "polite" },
-    h("span", { class: "at" }, at === null ? "last minute" : `${clock(times[at]).slice(0, 5)} UTC`),
+    h("span", { class: "at" }, at === null ? "last full minute" : `${clock(times[at]).slice(0, 5)} UTC`),
     series.map(({ name, tone, values }) => h("span", { class: "key" },
       h("span", { class: `swatch ${tone}`, "aria-hidden": "true" }), `${name} `,
       // The last minute has only begun: the one before it can be compared.

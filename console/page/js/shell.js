@@ -27,8 +27,8 @@ export function drawShell(root, room, logOut) {
     h("a", { class: "brand", href: "#/" }, icon("mill"), "taskmill"),
     isIn && h("nav", { "aria-label": "Pages" }, PAGES.map(([name, title]) =>
       h("a", { href: `#/${name}`, "aria-current": room === name ? "page" : null }, title))),
+    isIn ? live() : h("div", { class: "live" }),
     h("div", { class: "corner" },
-      isIn && live(),
       schemeButton(() => drawShell(root, room, logOut)),
       isIn && h("button", { type: "button", class: "button quiet", "aria-label": "Keys",
         title: "Keys (?)", onclick: help }, "?"),

@@ -26,10 +26,19 @@ export const letters = {
       isByOne ? get("dlq", { ...filter, cursor, limit: LIMIT }, page.signal) : null,
       get("queues", {}, page.signal),
     ]);
-    const data = { groups: groups.groups, list, queues: queues.queues };
+    const data = { asked: all, groups: groups.groups, list, queues: queues.queues };
     page.own.replays = await follow(page, data.queues.filter((each) =>
       !all.queue || each.queue === all.queue).map((each) => each.queue));
     return data;
+  },
+
+  tools(page) {
+    const all = chosen(page);
+    return h("div", { class: "either", role: "group", "aria-label": "Shown as" },
+      h("a", { class: "button", "aria-current": isList(all) ? null : "true",
+        href: to(["letters"], { ...all, one: "", fingerprint: "", cursor: "" }) }, "Groups"),
+      h("a", { class: "button", "aria-current": isList(all) ? "true" : null,
+        href: to(["letters"], { ...all, one: "true", cursor: "" }) }, "One by one"));
   },
 
   view(page) {
@@ -38,8 +47,9 @@ export const letters = {
     return [
       bar(page, all),
       replays(page.own.replays),
-      data.groups.length === 0 ? nothing(all)
-        : isList(all) ? oneByOne(page, all) : inGroups(page, all),
+      // By what it was loaded for: the address may be ahead of it.
+      data.groups.length === 0 ? nothing(data.asked)
+        : data.list ? oneByOne(page, data.asked) : inGroups(page, data.asked),
     ];
   },
 };
@@ -68,12 +78,7 @@ function bar(page, all) {
     h("label", { class: "chip" },
       h("input", { type: "checkbox", checked: all.replayed === "true",
         onchange: (event) => change({ replayed: event.target.checked ? "true" : "" }) }),
-      "replayed ones too"),
-    h("div", { class: "either", role: "group", "aria-label": "Shown as" },
-      h("a", { class: "button", "aria-current": isList(all) ? null : "true",
-        href: to(["letters"], { ...all, one: "", fingerprint: "", cursor: "" }) }, "Groups"),
-      h("a", { class: "button", "aria-current": isList(all) ? "true" : null,
-        href: to(["letters"], { ...all, one: "true", cursor: "" }) }, "One by one")));
+      "replayed ones too"));
 }
 
 function inGroups(page, all) {

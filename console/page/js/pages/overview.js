@@ -91,16 +91,17 @@ function charts(page) {
   const outcome = (name, tone = name) => ({
     name, tone, values: series.map((one) => one.outcomes[name] ?? 0),
   });
-  const line = (name, tone, field, scale = 1) => ({
-    name, tone, values: series.map((one) => (one[field] === null ? null : one[field] * scale)),
-  });
-  const out = series.map(({ outcomes }) =>
-    ENDS.reduce((all, end) => all + (outcomes[end] ?? 0), 0) / 60);
+  const line = (name, tone, field) => ({ name, tone, values: series.map((one) => one[field]) });
+  // The minute that has only begun counts by what of it is over.
+  const begun = Math.min((Date.parse(page.data.as_of) - Date.parse(times.at(-1))) / 1000, 60);
+  const second = (name, tone, of) => ({ name, tone, values: series.map((one, i) =>
+    (i < series.length - 1 ? of(one) / 60 : begun < 10 ? null : of(one) / begun)) });
+  const ended = ({ outcomes }) => ENDS.reduce((all, end) => all + (outcomes[end] ?? 0), 0);
   return [
     chart(page, { title: "Attempts that ended, a minute", kind: "bars", times, format: count,
       series: ["succeeded", "cancelled", "expired", "retrying", "dead"].map((one) => outcome(one)) }),
     chart(page, { title: "Tasks in and out, a second", kind: "lines", times, format: rate,
-      series: [line("in", "first", "enqueued", 1 / 60), { name: "out", tone: "second", values: out }] }),
+      series: [second("in", "first", (one) => one.enqueued), second("out", "second", ended)] }),
     chart(page, { title: "Run time", kind: "lines", times, format: seconds,
       series: [line("p50", "first", "run_p50"), line("p95", "second", "run_p95")] }),
     chart(page, { title: "Wait before the first start", kind: "lines", times, format: seconds,

@@ -153,7 +153,7 @@ function step(one) {
       ran && h("span", { class: "dim" }, `ran ${ran}`),
       one.worker && h("span", { class: "dim" }, `on ${one.worker}`)),
     one.status === "retrying" && one.next_attempt_at && h("div", { class: "dim" },
-      "next attempt ", when(one.next_attempt_at)),
+      "next attempt due ", when(one.next_attempt_at)),
     one.error && h("div", { class: "said" }, `${one.error.type}: ${one.error.message}`),
   ];
 }
