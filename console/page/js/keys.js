@@ -105,5 +105,5 @@ export function help() {
       BESIDE.map(([key, what]) => line([key], what))),
     h("footer", null, h("button", { type: "button", class: "button", autofocus: true,
       onclick: () => dialog.close() }, "Close")),
-  ]);
+  ], { wide: true });
 }

@@ -44,8 +44,9 @@ export const letter = {
           : listing("Arguments", data.args_base64 ?? json(data.args),
             data.args_base64 && "no JSON: base64")),
       data.stack && listing("Stack", data.stack, "the innermost frames of the last failure"),
-      h("section", { class: "listing", key: "headers" }, h("header", null, h("h2", null, "Headers")),
-        facts(Object.entries(data.headers).map(([name, value]) => [name, value ?? "(null)"]))),
+      h("section", { class: "listing", key: "headers" }, h("details", null,
+        h("summary", null, `Headers (${Object.keys(data.headers).length})`),
+        facts(Object.entries(data.headers).map(([name, value]) => [name, value ?? "(null)"])))),
     ];
   },
 };
