@@ -81,6 +81,7 @@ def table(services: Services, replays: Replays) -> list[Entry]:
     act, letters = Act(services, look, replays), DeadLetters(services, replays)
     calendar, queues = Calendar(services), QueueRoutes(services)
     task, schedule = "/tasks/{id:text}", "/schedules/{id:text}"
+    one_task, one_schedule = "/tasks/{id:whole}", "/schedules/{id:whole}"
     enqueued: Answers = {202: m.Enqueued, 200: m.Enqueued}
     replayed: Answers = {202: o.Replay, 200: o.ReplayPreview}
     ended: Answers = {200: m.TaskResult, 202: m.TaskResult}
@@ -97,7 +98,7 @@ def table(services: Services, replays: Replays) -> list[Entry]:
         Entry("GET", f"{task}/result", look.result, "read", ended, (404, 410)),
         Entry("POST", f"{task}/cancel", act.cancel, "operate", {202: m.Asked}, (404, 409, 422)),
         Entry("POST", f"{task}/run", act.run, "operate", {202: m.RunAgain}, (404, 409, 422)),
-        Entry("GET", task, look.one, "read", {200: m.TaskDetail}, (404,)),
+        Entry("GET", one_task, look.one, "read", {200: m.TaskDetail}, (404,)),
         Entry("GET", "/dlq", letters.page, "read", {200: o.LetterPage}),
         Entry("GET", "/dlq/groups", letters.groups, "read", {200: o.LetterGroups}),
         Entry("POST", "/dlq/replay", letters.replay, "operate", replayed, (409,), o.ReplayOrder),
@@ -117,9 +118,9 @@ def table(services: Services, replays: Replays) -> list[Entry]:
             "POST", f"{schedule}/resume", calendar.resume, "operate", {200: o.Schedule},
             (404, 409, 422),
         ),
-        Entry("GET", schedule, calendar.one, "read", {200: o.Schedule}, (404,)),
-        Entry("PUT", schedule, calendar.put, "operate", put, (409,), o.NewSchedule),
-        Entry("DELETE", schedule, calendar.remove, "operate", {204: None}, (404,)),
+        Entry("GET", one_schedule, calendar.one, "read", {200: o.Schedule}, (404,)),
+        Entry("PUT", one_schedule, calendar.put, "operate", put, (409,), o.NewSchedule),
+        Entry("DELETE", one_schedule, calendar.remove, "operate", {204: None}, (404,)),
         Entry("GET", "/queues", queues.page, "read", {200: o.Queues}),
         Entry(
             "POST", "/queues/{queue:word}/pause", queues.pause, "operate", {200: o.Paused},

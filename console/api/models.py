@@ -46,7 +46,23 @@ Time = Annotated[
 Count = Annotated[int, Field(ge=0)]
 #: A task's ID: 1 to 512 bytes of UTF-8.
 TaskId = Annotated[str, Field(min_length=1, max_length=MAX_ID_BYTES)]
-TaskName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_BYTES)]
+#: 1 to 255 bytes of printable text.
+TaskName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_NAME_BYTES,
+        json_schema_extra={"pattern": "^[^\\u0000-\\u001f\\u007f-\\u00a0\\u00ad]+$"},
+    ),
+]
+#: "30s", "5m", "250ms".
+Duration = Annotated[
+    str,
+    Field(
+        max_length=40,
+        json_schema_extra={"pattern": r"^[0-9]{1,6}(\.[0-9]{1,9})?(ms|s|m|h|d)$"},
+    ),
+]
 QueueName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,100}$")]
 Scope = Literal["enqueue", "read", "operate", "admin"]
 
@@ -100,11 +116,11 @@ class NewTask(Document):
     args: dict[str, Any] = {}
     id: TaskId | None = None
     queue: QueueName = "default"
-    delay: str | None = None
+    delay: Duration | None = None
     at: str | None = None
-    timeout: str | None = None
-    expires: str | None = None
-    deadline: str | None = None
+    timeout: Duration | None = None
+    expires: Duration | None = None
+    deadline: Duration | None = None
     max_attempts: Annotated[int, Field(ge=1)] | None = None
     headers: dict[str, str] | None = None
 

@@ -10,11 +10,13 @@ from pydantic import Field
 from taskmill.console.api.models import (
     Count,
     Document,
+    Duration,
     QueueName,
     TaskError,
     TaskName,
     Time,
 )
+from taskmill.consumer.record import Reason
 
 # ---- dead letters --------------------------------------------------------------------------------
 
@@ -103,7 +105,7 @@ class ReplayOrder(Document):
 
     queue: QueueName = "default"
     name: list[TaskName] = []
-    reason: list[str] = []
+    reason: list[Reason] = []
     error: Annotated[str, Field(max_length=1000)] | None = None
     fingerprint: list[str] = []
     id: list[str] = []
@@ -116,7 +118,7 @@ class ReplayOrder(Document):
     rate: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     canary: Annotated[int, Field(ge=1, le=10_000)] | None = None
     abort_above: Annotated[float, Field(ge=0, le=1)] = 0.2
-    canary_wait: str = "10m"
+    canary_wait: Duration = "10m"
     dry_run: bool = False
 
 
@@ -173,19 +175,19 @@ class NewSchedule(Document):
     args: dict[str, Any] = {}
     queue: QueueName = "default"
     cron: str | None = None
-    every: str | None = None
+    every: Duration | None = None
     tz: str = "UTC"
     misfire: Literal["skip", "fire_once", "fire_all"] = "fire_once"
     misfire_max: Annotated[int, Field(ge=1, le=100)] = 10
-    catch_up: str = "1d"
+    catch_up: Duration = "1d"
     overlap: Literal["skip", "queue", "allow"] = "skip"
-    jitter: str = "0s"
+    jitter: Duration = "0s"
     start: str | None = None
     end: str | None = None
     max_runs: Annotated[int, Field(ge=1)] | None = None
-    timeout: str | None = None
-    expires: str | None = None
-    deadline: str | None = None
+    timeout: Duration | None = None
+    expires: Duration | None = None
+    deadline: Duration | None = None
     max_attempts: Annotated[int, Field(ge=1)] | None = None
     headers: dict[str, str] = {}
 

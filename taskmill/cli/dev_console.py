@@ -1,4 +1,4 @@
-"""The console of `taskmill dev`: where it is, and the one token that is made without being asked."""
+"""The console of `taskmill dev`: its address, and the one token that is made unasked."""
 
 from __future__ import annotations
 
