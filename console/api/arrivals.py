@@ -22,9 +22,7 @@ class Arrivals:
         #: By minute, then by queue.
         self._known: dict[int, dict[str, int]] = {}
 
-    async def by_minute(
-        self, since: int, until: int, sees: Callable[[str], bool]
-    ) -> Counter[int]:
+    async def by_minute(self, since: int, until: int, sees: Callable[[str], bool]) -> Counter[int]:
         """Tasks enqueued in the minutes from `since` up to `until` (starts of minutes, in UTC
         milliseconds), in queues that `sees` takes. Raises Refused, 503."""
         first = since

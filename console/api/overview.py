@@ -93,9 +93,7 @@ class Glance:
 
 
 Rows = Sequence[MinuteRow]
-Grouped = tuple[
-    Mapping[str, Rows], Mapping[tuple[str, str], Rows], Mapping[int, Rows]
-]
+Grouped = tuple[Mapping[str, Rows], Mapping[tuple[str, str], Rows], Mapping[int, Rows]]
 
 
 def _grouped(rows: Rows) -> Grouped:

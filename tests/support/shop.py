@@ -15,7 +15,6 @@ class GatewayTimeout(Exception):
     """The payment gateway is slow."""
 
 
-
 @app.task(timeout="30s")
 async def send_receipt(ctx: Context, order_id: int, email: str) -> dict[str, Any]:
     await asyncio.sleep(random.uniform(0.01, 0.12))
