@@ -143,8 +143,7 @@ def test_a_queue_is_paused_and_resumed(stage: Stage, tab: Tab, secret: str) -> N
 def test_a_worker_is_shown_with_what_it_holds_and_is_at(
     stage: Stage, tab: Tab, secret: str
 ) -> None:
-    stage.enqueue("gated", "held:1")
-    stage.gate.wait_begun("held:1")
+    stage.hold("held:1")
     page = tab.log_in(secret, "#/workers")
     row = page.locator("tbody tr").first
     expect(row).to_contain_text("0–1 2 of 2")

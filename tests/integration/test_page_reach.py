@@ -24,7 +24,7 @@ def places(stage: Stage) -> list[str]:
     """Every page, with something on it."""
     stage.enqueue("echo", "reach:1", value=[1, {"two": 2}])
     stage.enqueue("flaky", "reach:2", fails=4)
-    stage.enqueue("gated", "reach:3")
+    stage.hold("reach:3")
     schedule = {"task": "echo", "args": {"value": 1}, "cron": "0 3 * * *"}
     assert stage.admin.put("/api/v1/schedules/nightly", json=schedule).is_success
     for id in ("reach:1", "reach:2"):

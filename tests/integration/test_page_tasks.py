@@ -73,8 +73,7 @@ def test_rows_change_where_they_stand_and_new_ones_wait_to_be_shown(
     stage.enqueue("gated", "live:0")
     stage.gate.wait_begun("live:0")
     page = tab.log_in(secret, "#/tasks?prefix=live%3A")
-    # Written after a second: short tasks pass without it.
-    expect(tab.row("live:0")).to_contain_text("running")
+    expect(tab.row("live:0")).to_contain_text("gated")
     tab.row("live:0").get_by_role("link").focus()
     stage.enqueue("echo", "live:1", value=1)
     new = page.get_by_role("button", name="Show 1 new")
@@ -110,22 +109,18 @@ def test_attempts_stand_in_a_timeline_with_what_failed(stage: Stage, tab: Tab, s
         expect(steps.nth(n)).to_contain_text(f"attempt {n}")
         expect(steps.nth(n)).to_contain_text(f"ValueError: attempt {n}")
     expect(steps.nth(4)).to_contain_text("dead")
-    expect(page.locator(".failure")).to_contain_text("builtins.ValueError")
+    expect(page.locator(".failure")).to_contain_text("ValueError")
     expect(page.get_by_role("button", name="Cancel…")).to_be_disabled()
     page.get_by_role("link", name="letters that failed equally").click()
     expect(page.get_by_role("heading", name="Dead letters")).to_be_visible()
     expect(tab.row("line:1")).to_be_visible()
 
 
-def test_a_running_task_is_cancelled_once_it_was_asked_for_twice(
+def test_a_running_task_is_cancelled_once_that_is_confirmed(
     stage: Stage, tab: Tab, secret: str
 ) -> None:
-    stage.enqueue("gated", "stop:1")
-    stage.gate.wait_begun("stop:1")
-    page = tab.log_in(secret)
-    # Until it is a second old, nobody has written of it.
-    stage.enqueue("noop", "stop:0")
-    page.goto(f"{tab.url}/#/tasks?prefix=stop%3A")
+    stage.hold("stop:1")
+    page = tab.log_in(secret, "#/tasks?prefix=stop%3A")
     expect(tab.row("stop:1")).to_contain_text("running")
     tab.row("stop:1").get_by_role("link").click()
     page.get_by_role("button", name="Cancel…").click()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import ConsoleMessage, Page, Request, expect, sync_playwright
 
-from support.consoles import Stand
+from support.consoles import Stand, ended, eventually, quoted
 from support.workers import Gate, WorkerProcess
 from taskmill.console.tokens import TokenTable
 
@@ -49,12 +50,24 @@ class Stage(Stand):
         return client.headers["Authorization"].removeprefix("Bearer ")
 
     def revoke(self, secret: str) -> None:
-        TokenTable(self.settings).revoke(secret.split("_")[1], by="test")
+        TokenTable(self.settings).revoke(secret.split("_")[1])
 
     def enqueue(self, name: str, id: str, **args: Any) -> str:
         answer = self.admin.post("/api/v1/tasks", json={"name": name, "id": id, "args": args})
         assert answer.is_success, answer.text
         return id
+
+    def hold(self, id: str) -> None:
+        """Have a task run, and known to run, until the gate lets it go."""
+        self.enqueue("gated", id)
+        self.gate.wait_begun(id)
+
+        def is_told() -> bool:
+            # That it runs is written with the next outcome of anything, once it is a second old.
+            ended(self.admin, self.enqueue("noop", f"beside-{id}-{uuid.uuid4().hex[:8]}"))
+            return bool(self.admin.get(f"/api/v1/tasks/{quoted(id)}").json()["status"] == "running")
+
+        eventually(is_told)
 
 
 class Chromium:

@@ -1,4 +1,4 @@
-"""A shop's App, for a console to have something to show: tasks that go well, fail, take their time."""
+"""A shop's App, for a console to have something to show: tasks go well, fail, take time."""
 
 from __future__ import annotations
 
