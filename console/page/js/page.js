@@ -117,7 +117,7 @@ export class Page {
     this.hears = hears;
     this.stream?.close();
     this.stream = new Stream(asked, (kind, task) => {
-      if (kind === "reset") this.refresh();
+      if (kind === "new") this.become(this.params);
       else if (kind === "task") this.definition.on?.(this, task);
     }, sayStream);
   }

@@ -9,7 +9,8 @@ const FIRST_MS = 500;
 const LONGEST_MS = 15_000;
 
 export class Stream {
-  /** `on(kind, data)` for each event; `say(state)`: "connecting", "open", "lost". */
+  /** `on(kind, data)` for each event, "new" where what was loaded before is to be loaded again;
+   * `say(state)`: "connecting", "open", "lost". */
   constructor(asked, on, say) {
     this.asked = asked;
     this.on = on;
@@ -71,9 +72,11 @@ export class Stream {
   }
 
   take({ id, kind, data }) {
+    // What changed before the first word of a stream, it does not tell.
+    const isNew = kind === "reset" || (kind === "hello" && this.last === null);
     if (id) this.last = id;
     this.wait = FIRST_MS;
-    if (!this.ending.signal.aborted) this.on(kind, data);
+    if (!this.ending.signal.aborted) this.on(isNew ? "new" : kind, data);
   }
 
   pause(ms) {
