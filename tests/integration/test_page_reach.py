@@ -1,4 +1,4 @@
-"""The dashboard for everybody: axe-core finds nothing, keys reach all, and it says when it is old."""
+"""The dashboard for everybody: axe-core finds nothing, keys reach all, it says when it is old."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ async function send(method, url, body, signal) {
   try {
     answer = await fetch(url, {
       method,
-      headers: body === undefined ? headers() : { ...headers(), "Content-Type": "application/json" },
+      headers: { ...headers(), ...(body !== undefined && { "Content-Type": "application/json" }) },
       body: body === undefined ? undefined : JSON.stringify(body),
       signal: signal ? AbortSignal.any([signal, patience]) : patience,
       cache: "no-store",

@@ -40,8 +40,9 @@ export function chart(page, { title, kind, times, series, format }) {
 function drawing(kind, series, minutes, most, at) {
   return h("svg", { viewBox: `0 0 ${minutes} ${HIGH}`, preserveAspectRatio: "none",
     "aria-hidden": "true", focusable: "false" },
-    h("path", { class: "grid", d: `M0 0H${minutes}M0 ${HIGH / 2}H${minutes}M0 ${HIGH}H${minutes}` }),
-    at !== null && h("rect", { class: "cursor", key: "cursor", x: at, y: 0, width: 1, height: HIGH }),
+    h("path", { class: "grid", d: [0, HIGH / 2, HIGH].map((y) => `M0 ${y}H${minutes}`).join("") }),
+    at !== null && h("rect", { class: "cursor", key: "cursor", x: at, y: 0, width: 1,
+      height: HIGH }),
     kind === "bars" ? bars(series, most) : lines(series, most));
 }
 
@@ -80,8 +81,9 @@ function lines(series, most) {
 }
 
 function readout(times, series, format, at) {
+  const minute = at === null ? "last full minute" : `${clock(times[at]).slice(0, 5)} UTC`;
   return h("div", { class: "readout", "aria-live": at === null ? "off" : "polite" },
-    h("span", { class: "at" }, at === null ? "last full minute" : `${clock(times[at]).slice(0, 5)} UTC`),
+    h("span", { class: "at" }, minute),
     series.map(({ name, tone, values }) => h("span", { class: "key" },
       h("span", { class: `swatch ${tone}`, "aria-hidden": "true" }), `${name} `,
       // The last minute has only begun: the one before it can be compared.

@@ -39,7 +39,8 @@ export function percent(share) {
   if (share === null || share === undefined) return NONE;
   // What is not quite all shall not read as all.
   if (share < 1 && share > 0.9999) return "99.99 %";
-  const text = share === 1 || share === 0 ? share * 100 : (share * 100).toFixed(share > 0.99 ? 2 : 1);
+  if (share === 1 || share === 0) return `${share * 100} %`;
+  const text = (share * 100).toFixed(share > 0.99 ? 2 : 1);
   return `${text} %`;
 }
 

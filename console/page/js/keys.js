@@ -39,8 +39,9 @@ export function listen(page) {
     if (!page()) return;
     const isSecond = performance.now() - began < SECOND_MS;
     began = 0;
-    const did = isSecond && JUMPS[event.key] ? (go(JUMPS[event.key][0]), true) : press(event, page());
-    if (did) event.preventDefault();
+    const jump = isSecond ? JUMPS[event.key] : undefined;
+    if (jump) go(jump[0]);
+    if (jump || press(event, page())) event.preventDefault();
   });
 }
 

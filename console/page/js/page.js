@@ -72,7 +72,8 @@ export class Page {
     }
     if (this.loading === mine) this.loading = null;
     this.update();
-    this.timer = setTimeout(() => !document.hidden && this.refresh(), this.definition.every ?? 5000);
+    const { every = 5000 } = this.definition;
+    this.timer = setTimeout(() => !document.hidden && this.refresh(), every);
   }
 
   /** Look again soon, once for all that happened meanwhile. */

@@ -10,7 +10,8 @@ import { code, flag, when } from "./parts.js";
 const LOOK_MS = 1000;
 const ALL_MS = 30_000;
 const SHOWN = 4;
-const TONES = { running: "busy", done: "good", aborted: "warn", interrupted: "warn", failed: "bad" };
+const TONES = { running: "busy", done: "good", aborted: "warn", interrupted: "warn",
+  failed: "bad" };
 const PICTURES = { running: "running", done: "succeeded", aborted: "cancelled",
   interrupted: "waiting", failed: "dead" };
 

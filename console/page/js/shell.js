@@ -16,7 +16,8 @@ const PAGES = [
   ["workers", "Workers"],
   ["queues", "Queues"],
 ];
-const SCHEMES = { auto: ["both", "as the system"], light: ["sun", "light"], dark: ["moon", "dark"] };
+const SCHEMES = { auto: ["both", "as the system"], light: ["sun", "light"],
+  dark: ["moon", "dark"] };
 const LIVE_ICON = { live: "succeeded", behind: "expired", offline: "dead", connecting: "retrying" };
 const LIVE_TONE = { live: "good", behind: "warn", offline: "bad", connecting: "plain" };
 
@@ -39,7 +40,8 @@ export function drawShell(root, room, logOut) {
 function live() {
   const { state, why, asOf } = liveness();
   return h("div", { class: "live", title: asOf ? `${why} As of ${exact(asOf)}.` : why },
-    h("span", { class: `badge ${LIVE_TONE[state]}`, role: "status" }, icon(LIVE_ICON[state]), state),
+    h("span", { class: `badge ${LIVE_TONE[state]}`, role: "status" }, icon(LIVE_ICON[state]),
+      state),
     h("span", { class: "as-of" }, asOf ? `${clock(asOf)} UTC` : "––:––:–– UTC"));
 }
 
@@ -59,6 +61,7 @@ function schemeButton(drawn) {
 
 function whoIsIn() {
   const { token, scopes, queues, expires_at: until } = session.me;
-  return `Token ${token}: ${scopes.join(", ")}; ${queues ? `queues ${queues.join(", ")}` : "all queues"}`
+  const where = queues ? `queues ${queues.join(", ")}` : "all queues";
+  return `Token ${token}: ${scopes.join(", ")}; ${where}`
     + (until ? `; until ${exact(until)}` : "");
 }

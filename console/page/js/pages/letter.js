@@ -16,7 +16,8 @@ export const letter = {
   tools(page) {
     const { data } = page;
     return data && h("div", { class: "tools" },
-      data.id !== null && h("a", { class: "button", href: taskAt(data.queue, data.id) }, "Its task"),
+      data.id !== null
+        && h("a", { class: "button", href: taskAt(data.queue, data.id) }, "Its task"),
       act({
         scope: "operate", queue: data.queue,
         why: data.replayed ? "It was replayed already." : null,
@@ -33,8 +34,8 @@ export const letter = {
         h("b", null, data.name ?? "a task that cannot be read"),
         h("span", { class: "dim" }, `queue ${data.queue}`)),
       replays(page.own.replays),
-      data.error && h("div", { class: "failure bad", key: "failure" }, h("b", null, data.error.type),
-        h("p", null, data.error.message),
+      data.error && h("div", { class: "failure bad", key: "failure" },
+        h("b", null, data.error.type), h("p", null, data.error.message),
         data.error.fingerprint && h("p", { class: "dim" }, "Fingerprint ",
           code(data.error.fingerprint), " · ", h("a", { href: to(["letters"], { queue: data.queue,
             fingerprint: data.error.fingerprint }) }, "letters that failed equally"))),

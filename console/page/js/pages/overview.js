@@ -12,6 +12,8 @@ const RECENT = 5; // minutes, for "now"
 const FAILURES = 8;
 const STATUSES = ["scheduled", "queued", "waiting", "running", "retrying", "succeeded", "dead",
   "cancelled", "expired"];
+// From the ground up: what failed lies on top.
+const OUTCOMES = ["succeeded", "cancelled", "expired", "retrying", "dead"];
 const ENDS = ["succeeded", "dead", "cancelled", "expired"];
 
 export const overview = {
@@ -41,10 +43,10 @@ export const overview = {
           ", or ", code("POST /api/v1/tasks"), "."),
         "What becomes of it is shown here within a second or two."),
       total > 0 && h("div", { class: "charts", key: "charts" }, charts(page)),
-      data.queues.length > 0 && h("section", { key: "queues", class: "dense" }, h("h2", null, "By queue"),
-        byQueue(data)),
-      data.tasks.length > 0 && h("section", { key: "tasks", class: "dense" }, h("h2", null, "By task"),
-        byTask(data)),
+      data.queues.length > 0 && h("section", { key: "queues", class: "dense" },
+        h("h2", null, "By queue"), byQueue(data)),
+      data.tasks.length > 0 && h("section", { key: "tasks", class: "dense" },
+        h("h2", null, "By task"), byTask(data)),
       total > 0 && h("section", { key: "failures" }, h("h2", null, "Latest failures"),
         failures(data.failures)),
     ];
@@ -82,7 +84,8 @@ function tile(name, value, beside, unit = null, tone = null) {
 function totals(all) {
   return h("ul", { class: "totals", key: "totals", "aria-label": "Tasks by status" },
     STATUSES.map((status) => h("li", { key: status },
-      h("a", { href: to(["tasks"], { status }) }, badge(status), h("b", null, count(all[status]))))));
+      h("a", { href: to(["tasks"], { status }) }, badge(status),
+        h("b", null, count(all[status]))))));
 }
 
 function charts(page) {
@@ -99,7 +102,7 @@ function charts(page) {
   const ended = ({ outcomes }) => ENDS.reduce((all, end) => all + (outcomes[end] ?? 0), 0);
   return [
     chart(page, { title: "Attempts that ended, a minute", kind: "bars", times, format: count,
-      series: ["succeeded", "cancelled", "expired", "retrying", "dead"].map((one) => outcome(one)) }),
+      series: OUTCOMES.map((one) => outcome(one)) }),
     chart(page, { title: "Tasks in and out, a second", kind: "lines", times, format: rate,
       series: [second("in", "first", (one) => one.enqueued), second("out", "second", ended)] }),
     chart(page, { title: "Run time", kind: "lines", times, format: seconds,

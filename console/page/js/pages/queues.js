@@ -32,7 +32,8 @@ function cells(page, one) {
   return [
     h("a", { href: to(["tasks"], { queue }) }, queue),
     state(one), rate(one.rate_in), rate(one.rate_out),
-    one.lag_is_exact ? count(one.lag) : h("span", { title: "at the most" }, `≤ ${count(one.lag)}`),
+    one.lag_is_exact ? count(one.lag)
+      : h("span", { title: "at the most" }, `≤ ${count(one.lag)}`),
     duration(one.oldest_age_ms),
     h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, count(one.delayed)),
     h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, count(one.retrying)),

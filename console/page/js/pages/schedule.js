@@ -36,7 +36,8 @@ export const schedule = {
   view(page) {
     const { one } = page.data;
     return h("div", { class: "columns wide-first" },
-      h("section", { key: "form" }, h("h2", null, one ? "Change it" : "What, and when"), form(page)),
+      h("section", { key: "form" },
+        h("h2", null, one ? "Change it" : "What, and when"), form(page)),
       one && h("section", { key: "facts" }, h("h2", null, "How it stands"), known(one)));
   },
 };
@@ -73,7 +74,8 @@ function known(one) {
     h("h2", null, "Next"),
     one.next.length ? h("ol", { class: "next" }, one.next.map((time) => h("li", { key: time },
       exact(time).replace(".000", ""), h("span", { class: "dim" }, " · ", when(time)))))
-      : h("p", { class: "dim" }, one.status === "paused" ? "Nothing, until it is resumed." : "None."),
+      : h("p", { class: "dim" },
+        one.status === "paused" ? "Nothing, until it is resumed." : "None."),
   ];
 }
 
@@ -99,7 +101,8 @@ function form(page) {
   };
   const input = (props, oninput) => h("input", { autocomplete: "off", spellcheck: "false", ...props,
     oninput });
-  const area = (props, oninput) => h("textarea", { rows: "5", spellcheck: "false", ...props, oninput });
+  const area = (props, oninput) => h("textarea", { rows: "5", spellcheck: "false", ...props,
+    oninput });
   const choice = (...options) => (props, onchange) => h("select", { ...props, readonly: null,
     onchange }, options.map((each) => h("option", { key: each, value: each }, each)));
   const every = draft.rhythm === "every";

@@ -7,8 +7,8 @@ import { count, exact, written } from "../format.js";
 import { act, code, empty, flag, table, when } from "../parts.js";
 import { go, taskAt, to } from "../router.js";
 
-const TONES = { on: ["good", "succeeded"], paused: ["warn", "waiting"], over: ["plain", "cancelled"],
-  broken: ["bad", "dead"] };
+const TONES = { on: ["good", "succeeded"], paused: ["warn", "waiting"],
+  over: ["plain", "cancelled"], broken: ["bad", "dead"] };
 
 export const schedules = {
   title: () => "Schedules",
@@ -82,7 +82,8 @@ export function acts(page, one, gone = () => page.refresh()) {
       ? act({ ...may, key: "resume", "aria-label": `Resume ${id}`,
         onclick: () => perform(post("resume"), `${id} goes on with its next time.`) }, "Resume")
       : act({ ...may, key: "pause", why: isBroken, "aria-label": `Pause ${id}`,
-        onclick: () => perform(post("pause"), `${id} is paused: nothing is fired until it is resumed.`),
+        onclick: () => perform(post("pause"),
+          `${id} is paused: nothing is fired until it is resumed.`),
       }, "Pause"),
     act({ ...may, key: "delete", tone: "danger", "aria-label": `Delete ${id}`,
       onclick: () => ask({

@@ -64,8 +64,8 @@ function acts(page) {
       onclick: () => ask({
         title: "Cancel this task?",
         what: [
-          h("p", null, code(id), ` (${data.name}) is ${data.status}. It ends as `, badge("cancelled"),
-            ": it is not started again, and no retry of it runs."),
+          h("p", null, code(id), ` (${data.name}) is ${data.status}. It ends as `,
+            badge("cancelled"), ": it is not started again, and no retry of it runs."),
           data.status === "running" && h("p", null,
             "Its handler is interrupted where it can be; what it did outside stays done."),
         ],

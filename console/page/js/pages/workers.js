@@ -36,7 +36,7 @@ export const workers = {
           code("taskmill worker -A MODULE:APP"), ". It is shown once it has joined its group."))
         : table("Workers", [["Worker", "id"], ["Queue"], ["Host"], ["Version"],
           ["Partitions"], ["Lag", "number"], ["In flight", "wide"]],
-          data.workers.map((one) => ({ key: `${one.queue} ${one.worker}`, cells: cells(data, one) }))),
+          data.workers.map((one) => ({ key: one.client_id, cells: cells(data, one) }))),
     ];
   },
 };
@@ -45,7 +45,7 @@ function cells({ queues, running }, one) {
   const mine = running.filter((task) => task.queue === one.queue && isOf(task, one));
   const total = queues.find((queue) => queue.queue === one.queue)?.partitions;
   return [
-    h("b", null, one.worker), one.queue, one.host ?? "–", one.version ?? "–",
+    h("b", { title: one.client_id }, one.worker ?? one.client_id), one.queue, one.host, one.version ?? "–",
     [one.partitions.length ? code(ranges(one.partitions)) : h("span", { class: "dim" }, "none"),
       h("span", { class: "dim" }, ` ${one.partitions.length} of ${count(total)}`)],
     count(one.lag),
@@ -57,10 +57,10 @@ function cells({ queues, running }, one) {
   ];
 }
 
-/** Where workers of one name hold a queue together, the partition tells which of them it is. */
+/** A client that does not say its name is told by what it holds. */
 function isOf(task, { worker, partitions }) {
-  return task.worker === worker || (task.worker?.startsWith(worker) ?? false)
-    || (!task.worker && partitions.includes(task.source_partition));
+  if (worker && task.worker) return task.worker === worker;
+  return partitions.includes(task.source_partition);
 }
 
 /** "0–3 7 9–11" */
