@@ -36,7 +36,9 @@ export const workers = {
           code("taskmill worker -A MODULE:APP"), ". It is shown once it has joined its group."))
         : table("Workers", [["Worker", "id"], ["Queue"], ["Host"], ["Version"],
           ["Partitions"], ["Lag", "number"], ["In flight", "wide"]],
-          data.workers.map((one) => ({ key: one.client_id, cells: cells(data, one) }))),
+          data.workers.map((one) => ({
+            key: `${one.queue} ${one.client_id} ${one.partitions[0]}`, cells: cells(data, one),
+          }))),
     ];
   },
 };
@@ -45,7 +47,8 @@ function cells({ queues, running }, one) {
   const mine = running.filter((task) => task.queue === one.queue && isOf(task, one));
   const total = queues.find((queue) => queue.queue === one.queue)?.partitions;
   return [
-    h("b", { title: one.client_id }, one.worker ?? one.client_id), one.queue, one.host, one.version ?? "–",
+    h("b", { title: one.client_id }, one.worker ?? one.client_id), one.queue, one.host,
+    one.version ?? "–",
     [one.partitions.length ? code(ranges(one.partitions)) : h("span", { class: "dim" }, "none"),
       h("span", { class: "dim" }, ` ${one.partitions.length} of ${count(total)}`)],
     count(one.lag),
