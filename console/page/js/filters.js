@@ -1,7 +1,7 @@
 // Filters that stand in the address, so that a page with them can be sent to somebody.
 
 import { h } from "./dom.js";
-import { amend, to } from "./router.js";
+import { amend, here, to } from "./router.js";
 
 const SINCE = [["", "any time"], ["15m", "15 minutes"], ["1h", "1 hour"], ["6h", "6 hours"],
   ["1d", "1 day"], ["7d", "7 days"]];
@@ -15,9 +15,13 @@ export function asked(page, names, many = []) {
   ]);
 }
 
-/** Have the address say this as well; a page of a list begins at its first again. */
-export function change(room, all, changed) {
-  amend(to([room], { ...all, ...changed, cursor: null }));
+/** Have the address of a room say this as well, beside what it says by now: a text is heeded late.
+ * A page of a list begins at its first again. */
+export function change(room, changed) {
+  const { parts, query } = here();
+  if (parts.length !== 1 || parts[0] !== room) return;
+  const all = Object.fromEntries([...query.keys()].map((name) => [name, query.getAll(name)]));
+  amend(to([room], { ...all, ...changed, cursor: null, focus: null }));
 }
 
 export function field(label, control, wide = false) {

@@ -64,7 +64,7 @@ function isList({ one, fingerprint }) {
 }
 
 function bar(page, all) {
-  const change = (changed) => filters.change("letters", all, changed);
+  const change = (changed) => filters.change("letters", changed);
   const known = page.data.queues.map((one) => one.queue);
   return h("form", { class: "bar", key: "bar", role: "search",
     onsubmit: (event) => event.preventDefault() },

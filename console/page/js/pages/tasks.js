@@ -61,7 +61,7 @@ export const tasks = {
 
   showNew(page) {
     page.own.isStale = true;
-    if (chosen(page).cursor) filters.change("tasks", chosen(page), {});
+    if (chosen(page).cursor) filters.change("tasks", {});
     else page.refresh();
   },
 
@@ -113,7 +113,7 @@ function matches({ status, prefix, parent, cursor }, task) {
 
 function bar(page, all) {
   const { known, fresh } = page.own;
-  const change = (changed) => filters.change("tasks", all, changed);
+  const change = (changed) => filters.change("tasks", changed);
   const many = fresh.size >= MOST_NEW ? `${count(MOST_NEW)} or more` : count(fresh.size);
   return h("form", { class: "bar", key: "bar", role: "search", onsubmit: (event) =>
     event.preventDefault() },
