@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.client_name import worker_of
@@ -15,8 +15,9 @@ from taskmill.consumer.tally import Waiting
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.topic_table import Kind, queue_of
+from taskmill.schemas.json_form import iso
 
-__all__ = ["Member", "QueueView", "QueueWatch", "Waiting"]
+__all__ = ["Member", "QueueView", "QueueWatch", "Waiting", "as_document"]
 
 #: A rate is of no less time than this: what was asked twice at once tells none.
 _RATE_MS = 500
@@ -70,6 +71,8 @@ class _Sample(NamedTuple):
     at: int
     ends: Mapping[int, int]
     committed: Mapping[int, int]
+    #: What it told beside the sample before it.
+    rates: tuple[float | None, float | None] = (None, None)
 
 
 class QueueWatch:
@@ -127,14 +130,14 @@ class QueueWatch:
         )
         before = self._samples.get(depth.queue)
         if before is not None and sample.at - before.at < _RATE_MS:
-            return QueueView(depth, pause, members, None, None)
+            sample = before
+        elif before is not None:
+            passed_s = (sample.at - before.at) / 1000
+            came = _moved(before.ends, sample.ends) / passed_s
+            went = _moved(before.committed, sample.committed) / passed_s
+            sample = sample._replace(rates=(came, went))
         self._samples[depth.queue] = sample
-        if before is None:
-            return QueueView(depth, pause, members, None, None)
-        passed_s = (sample.at - before.at) / 1000
-        came = _moved(before.ends, sample.ends) / passed_s
-        went = _moved(before.committed, sample.committed) / passed_s
-        return QueueView(depth, pause, members, came, went)
+        return QueueView(depth, pause, members, *sample.rates)
 
     def _members(self, admin: Admin, queue: str) -> tuple[Member, ...]:
         prefix = self._settings.prefix
@@ -149,3 +152,48 @@ class QueueWatch:
 
 def _moved(before: Mapping[int, int], after: Mapping[int, int]) -> int:
     return sum(max(0, offset - before[p]) for p, offset in after.items() if p in before)
+
+
+def as_document(view: QueueView) -> dict[str, Any]:
+    """A queue as JSON: times in ISO 8601 UTC, ages in milliseconds, rates a second. A number is an
+    upper bound where its `…_is_exact` is false."""
+    depth, pause = view.depth, view.pause
+    owners = {p.partition: view.owner(p.partition) for p in depth.partitions}
+    retrying = list(depth.retrying.values())
+    return {
+        "queue": view.queue,
+        "at": iso(depth.at),
+        "paused": view.paused,
+        "paused_at": iso(pause.at) if pause is not None and view.paused else None,
+        "paused_by": pause.by if pause is not None and view.paused else None,
+        "depth": depth.depth.records,
+        "depth_is_exact": depth.depth.is_exact,
+        "lag": depth.lag.records,
+        "lag_is_exact": depth.lag.is_exact,
+        "oldest_age_ms": depth.oldest_age_ms,
+        "retrying": sum(one.records for one in retrying),
+        "retrying_is_exact": all(one.is_exact for one in retrying),
+        "retrying_by_tier": {tier: one.records for tier, one in depth.retrying.items()},
+        "delayed": None if depth.delayed is None else depth.delayed.records,
+        "delayed_is_exact": depth.delayed is None or depth.delayed.is_exact,
+        "letters": None if depth.letters is None else depth.letters.records,
+        "letters_is_exact": depth.letters is None or depth.letters.is_exact,
+        "rate_in": view.rate_in,
+        "rate_out": view.rate_out,
+        "partitions": [
+            {
+                "partition": p.partition,
+                "committed": p.committed,
+                "end": p.end,
+                "lag": p.lag,
+                "lag_is_exact": p.is_exact,
+                "oldest_at": iso(p.oldest_at),
+                "state": view.state(p),
+                "worker": None if (owner := owners[p.partition]) is None else owner.worker,
+            }
+            for p in depth.partitions
+        ],
+        "workers": [
+            {**member._asdict(), "partitions": list(member.partitions)} for member in view.members
+        ],
+    }

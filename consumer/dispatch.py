@@ -92,6 +92,12 @@ class Dispatcher:
         for executor, group in by_executor.items():
             executor.interrupt(group)
 
+    def take_back(self, queue: str, give: Callable[[list[Record]], None]) -> None:
+        """Hand what waits of `queue` to `give`, but for what has passed a gate; any thread may be
+        the one that calls it, soon. What runs goes on."""
+        for executor in self._all():
+            executor.take_back(queue, give)
+
     def shed(self) -> None:
         """Start nothing more; what runs goes on."""
         for executor in self._all():

@@ -19,12 +19,13 @@ from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
 from taskmill.consumer.poll import Poller
 from taskmill.consumer.protocol import Limits, Protocol, Transaction
-from taskmill.consumer.record import Lease, Outcome, Record
+from taskmill.consumer.record import Outcome
 from taskmill.consumer.restorer import Restorer
 from taskmill.consumer.retention import Retention
 from taskmill.consumer.slots import Slot
 from taskmill.consumer.state import StateEncoder
 from taskmill.consumer.upkeep import Job
+from taskmill.consumer.valve import Executors, Valve
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -58,9 +59,7 @@ class Parts(NamedTuple):
     codec: Codec
     clock: Clock
     hooks: Hooks
-    submit: Callable[[list[Record]], None]
-    cancel: Callable[[list[Lease]], None]
-    interrupt: Callable[[list[Record]], None]
+    executors: Executors
 
 
 class Engine:
@@ -91,8 +90,11 @@ class Engine:
             parts.clock,
             settings.dedup_window_ms,
         )
-        self.core.start = self._run
-        self.core.interrupt = parts.interrupt
+        #: Held while the queue is being paused, or let go on.
+        self._pausing = threading.Lock()
+        self._valve = Valve(queue, parts.executors)
+        self.core.start = self._valve.submit
+        self.core.interrupt = self._valve.interrupt
         self.core.protocol.stored = stored
         topic = ControlTopic(
             settings, self._topics.control, tasks, self._membership.group, parts.codec, parts.clock
@@ -104,8 +106,8 @@ class Engine:
             Decoder(parts.codec, self._topics.tasks, tasks, settings.max_task_bytes),
             self._topics.tasks,
             self._membership.incremental,
-            parts.submit,
-            parts.cancel,
+            self._valve.submit,
+            self._valve.cancel,
             self.restorer.restore,
         )
         self.restorer.restored = self.poller.resume_at
@@ -149,14 +151,25 @@ class Engine:
         name = f"taskmill-{name}-{self.queue}"
         return threading.Thread(target=self._guarded, args=(main,), name=name)
 
-    def _run(self, records: list[Record]) -> None:
-        if records:
-            self._parts.submit(records)
-
     def start(self) -> None:
         for thread in self._threads:
             thread.daemon = True
             thread.start()
+
+    def pause(self, paused: bool) -> None:
+        """Begin no record of the queue any more, or go on; what runs ends and commits."""
+        with self._pausing:
+            if paused == self.poller.paused:
+                return
+            self.poller.paused = paused
+            if paused:
+                self._valve.close()
+            with self.core.changed:
+                self.core.protocol.hold_gates(paused)
+            if not paused:
+                self._valve.open()
+            self.core.nudge()
+        logger.info("queue %s %s", self.queue, "is paused" if paused else "goes on")
 
     def settle(self, deadline: Deadline) -> bool:
         """Wait until every outcome handed in is committed; False: not all in time."""

@@ -29,6 +29,7 @@ class Gates:
         "_suspects",
         "_waiting",
         "closed",
+        "held",
     )
 
     def __init__(self, limit: int) -> None:
@@ -46,6 +47,8 @@ class Gates:
         self._others_seen: dict[_Place, Record] = {}
         #: Nobody passes any more: the worker drains.
         self.closed = False
+        #: Nobody passes for now: the queue is paused.
+        self.held = False
 
     def wait(self, note: Note, *, alone: bool) -> None:
         """`note`'s record waits for its turn; `alone`: one more end would condemn it."""
@@ -57,7 +60,7 @@ class Gates:
     def next(self) -> list[Note]:
         """The notes to be committed now, so that their records may start."""
         turn: list[Note] = []
-        if self.closed:
+        if self.closed or self.held:
             return turn
         while self._waiting and len(self._passed) < self._limit:
             self._pass(self._waiting.popleft(), turn)

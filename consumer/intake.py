@@ -170,6 +170,11 @@ class Intake:
         """Records that wait for their `running` mark are left to the next owner."""
         self._gates.closed = True
 
+    def hold_gates(self, held: bool) -> None:
+        """Whether records that wait for their `running` mark wait on, until this is False."""
+        self._gates.held = held
+        self._open_gates()
+
     def note(
         self, record: Record, started_at: int | None = None, saved: bytes | None = None
     ) -> None:

@@ -66,6 +66,8 @@ class Poller:
         self._to_seek: list[Lease] = []
         self._generation: tuple[int, str] | None = None
         self.draining = False
+        #: Its queue is: nothing is fetched.
+        self.paused = False
         self.rebalances = 0
 
     # ---- any thread ---------------------------------------------------------------------------
@@ -157,13 +159,16 @@ class Poller:
             deadline = Deadline(PATIENCE_S, core.clock)
             while core.protocol.is_full() and not deadline.over():
                 core.changed.wait(deadline.left())
-            hold = self.draining or core.protocol.is_full()
+            hold = self._holds()
             pause, resume = core.protocol.flow(hold=hold)
             starts = [(p, core.protocol.next_offset(p)) for p in resume]
         if pause:
             consumer.pause([TopicPartition(self._topic, p) for p in pause])
         for p, offset in starts:
             self._fetch_from(consumer, p, offset)
+
+    def _holds(self) -> bool:
+        return self.draining or self.paused or self._core.protocol.is_full()
 
     def _take_commands(self, consumer: Consumer) -> None:
         """Start fetching restored partitions where the protocol wants them."""
@@ -203,7 +208,7 @@ class Poller:
             core.close_tables(assignment.ended)
             starts = {p: core.protocol.next_offset(p) for p in indexes}
             # What the assignment starts anew is paused again at once where the worker is full.
-            hold = self.draining or core.protocol.is_full()
+            hold = self._holds()
             held = core.protocol.flow(hold=True)[0] if hold else []
             core.changed.notify_all()
         self._generation = generation

@@ -22,6 +22,7 @@ from taskmill.consumer.engine import Engine, Parts
 from taskmill.consumer.executors.processes import ChildSpec
 from taskmill.consumer.link import WorkerEnd
 from taskmill.consumer.observe import FailureLog, WorkerMetrics
+from taskmill.consumer.pauses import Pauses
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.slots import Slot
@@ -52,6 +53,8 @@ SWITCH_INTERVAL_S = 0.0005
 GC_THRESHOLD = 50_000
 #: How often a draining worker looks whether its handlers have ended.
 DRAIN_LOOK_S = 0.01
+#: How often a worker that waits to be told what is paused looks whether it is to stop.
+PAUSES_LOOK_S = 0.5
 #: A broker that stays away is told of once in this many seconds.
 REPEAT_S = 60.0
 
@@ -127,10 +130,9 @@ class Worker:
             app.codec,
             clock,
             self._hooks,
-            self.dispatcher.submit,
-            self.dispatcher.cancel,
-            self.dispatcher.interrupt,
+            self.dispatcher,
         )
+        self._pauses = Pauses(settings, clock, self._heed_pauses)
         self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
         self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
@@ -177,6 +179,7 @@ class Worker:
         window_ms = self._app.settings.dedup_window_ms
         watch = Watch(self.dispatcher.running, cores, window_ms, self._clock)
         self._upkeep.add(watch.jobs())
+        self._learn_pauses()
         for engine in self.engines.values():
             engine.start()
             self._upkeep.add(engine.jobs)
@@ -214,6 +217,18 @@ class Worker:
 
     def _start_effects(self) -> bool:
         return self._effects is None or self._effects.start(lambda: self._signals > 0)
+
+    def _learn_pauses(self) -> None:
+        """Know which queues are paused before anything of theirs is begun."""
+        self._pauses.start()
+        while not self._pauses.wait_ready(PAUSES_LOOK_S) and not self._signals:
+            pass
+        self._heed_pauses()
+
+    def _heed_pauses(self) -> None:
+        is_known = self._pauses.wait_ready(0)
+        for queue, engine in self.engines.items():
+            engine.pause(not is_known or self._pauses.is_paused(queue))
 
     def _serve_metrics(self) -> None:
         port = self._app.settings.metrics_port
@@ -255,6 +270,7 @@ class Worker:
     def stop(self) -> None:
         """Stop now. What has not committed is not lost: its next owner runs it again."""
         self._upkeep.stop()
+        self._pauses.close()
         for engine in self.engines.values():
             engine.stop()
         for hook in self._hooks.worker_stopping:

@@ -54,6 +54,15 @@ QUESTIONS = {
         "tasks|reference}; with 2,000 tasks {share of the ideal, 2,000 tasks} and {share of the "
         "ideal, 2,000 tasks|reference}."
     ),
+    "projection": (
+        "A console reads {states into SQLite} of state into SQLite and {states into PostgreSQL} "
+        "into PostgreSQL; a bare consumer that does nothing with them reads {states into "
+        "SQLite|reference}."
+    ),
+    "console": (
+        "One console takes {single enqueues} by single requests, half of them in {64 at once, p50} "
+        "and 99 of 100 in {64 at once, p99}, and {by batches} by batches of a thousand."
+    ),
     "restore": (
         "A worker whose disk is empty restores {restored}; a bare consumer that does nothing "
         "with the records reads {restored|reference}."

@@ -3,8 +3,8 @@
 Finished states lie on `state`, and a console with an empty store reads, decodes, folds and writes
 them: into SQLite, and into PostgreSQL on the same machine with its usual durability. Then again
 with each task's own record on `tasks`, as all of a queue's life is read when a store is rebuilt.
-Counted from its start until the last one is in the store. The reference is a bare consumer that reads
-the same states and does nothing with them.
+Counted from its start until the last one is in the store. The reference is a bare consumer that
+reads the same states and does nothing with them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def figures_of(
 
 
 def main() -> int:
-    options = sized(__doc__, "2 minutes", count=(200_000, 2_000), rounds=(3, 1))
+    options = sized(__doc__, "2 minutes", count=(120_000, 2_000), rounds=(2, 1))
     states: dict[str, list[dict[str, float]]] = {name: [] for name in STORES}
     both: dict[str, list[dict[str, float]]] = {name: [] for name in STORES}
     bare: list[dict[str, float]] = []

@@ -108,12 +108,7 @@ class Codec:
 
     def decode_state(self, value: bytes | None) -> TaskState:
         """The TaskState in `value`."""
-        fields = self._states.decode(value)
-        _check(fields, _STATE_LEAST, {}, "TaskState", DecodeError)
-        fields["status"] = _status(fields["status"], DecodeError)
-        if fields["error"] is not None:
-            fields["error"] = TaskError._make(_error_fields(fields["error"]))
-        return TaskState._make(_state_fields(fields))
+        return fastpath.decode_state(self._states.expected, value) or self._decode_any_state(value)
 
     def encode_result(self, result: TaskResult) -> bytes:
         """The value of a record on `results`."""
@@ -198,6 +193,14 @@ class Codec:
         fields = self._tasks.decode(value)
         _check(fields, _TASK_LEAST, _TASK_MOST, "Task", DecodeError)
         return Task._make(_task_fields(fields))
+
+    def _decode_any_state(self, value: bytes | None) -> TaskState:
+        fields = self._states.decode(value)
+        _check(fields, _STATE_LEAST, {}, "TaskState", DecodeError)
+        fields["status"] = _status(fields["status"], DecodeError)
+        if fields["error"] is not None:
+            fields["error"] = TaskError._make(_error_fields(fields["error"]))
+        return TaskState._make(_state_fields(fields))
 
     def _encode_any_state(self, state: TaskState) -> bytes:
         fields = state._asdict()

@@ -230,3 +230,117 @@ def encode_state(prefix: bytes, state: TaskState) -> bytes | None:
         )
     except _OFF_SHAPE:
         return None
+
+
+_state: Callable[[tuple[Any, ...]], TaskState] = partial(tuple.__new__, TaskState)
+_STATUS_OF = {status.encode(): status for status in Status}
+_text_of = lru_cache(maxsize=1024)(bytes.decode)
+#: What a state ends with where nothing is large, suspected or saved, and its result stays.
+_STATE_END = b"\x00\x00\x00\x00"
+
+
+def decode_state(prefix: bytes, value: bytes | None) -> TaskState | None:
+    """The TaskState in `value`, or None where it is not of the common shape, or is none.
+
+    As in `decode_task` a slice beyond the end is short; then the last comparison does not hold.
+    """
+    if value is None or not value.startswith(prefix) or not value.endswith(_STATE_END):
+        return None
+    try:
+        at = len(prefix)
+        size = value[at]
+        start = at + 1
+        at = start + (size >> 1)
+        identity = value[start:at].decode()
+        sizes = size
+        start, at = at + 1, at + 1 + ((size := value[at]) >> 1)
+        name = _text_of(value[start:at])
+        sizes |= size
+        start, at = at + 1, at + 1 + ((size := value[at]) >> 1)
+        queue = _text_of(value[start:at])
+        sizes |= size
+        start, at = at + 1, at + 1 + ((size := value[at]) >> 1)
+        status = _STATUS_OF[value[start:at]]
+        generation, seq, attempt = value[at : at + 3]
+        sizes |= size | generation | seq | attempt
+        start, at = at + 4, at + 4 + ((size := value[at + 3]) >> 1)
+        worker = _text_of(value[start:at])
+        # One byte each: the high bit would continue it, the low bit make it negative.
+        if (sizes | size) & 0x81:
+            return None
+        times = [_six_byte_long(value[at : at + 6])]
+        at += 6
+        for _ in range(3):
+            if value[at] == 0:
+                times.append(None)  # type: ignore[arg-type]
+                at += 1
+            elif value[at] == 2:
+                times.append(_six_byte_long(value[at + 1 : at + 7]))
+                at += 7
+            else:
+                return None
+        result, at = _optional(value, at)
+        kind, at = _optional(value, at)
+        error = None
+        if value[at] == 2:
+            parts: list[str] = []
+            for _ in range(3):
+                start, at = _length(value, at + 1 if not parts else at)
+                parts.append(_text_of(value[start:at]))
+            error = TaskError(*parts)
+        elif value[at]:
+            return None
+        else:
+            at += 1
+        partition, at = _long(value, at)
+        offset, at = _long(value, at)
+    except _OFF_SHAPE:
+        return None
+    if at + len(_STATE_END) != len(value):
+        return None
+    content_type = None if kind is None else JSON
+    if kind is not None and kind != _JSON_BYTES[1:]:
+        return None
+    return _state(
+        (
+            identity, name, queue, status, generation >> 1, seq >> 1, attempt >> 1, worker, *times,
+            result, content_type, error, partition, offset, None, 0, None, None,
+        )
+    )  # fmt: skip
+
+
+def _optional(value: bytes, at: int) -> tuple[bytes | None, int]:
+    """Bytes or nothing, and where what follows begins."""
+    if value[at] == 0:
+        return None, at + 1
+    if value[at] != 2:
+        raise ValueError("no branch of two")
+    start, end = _length(value, at + 1)
+    return value[start:end], end
+
+
+def _length(value: bytes, at: int) -> tuple[int, int]:
+    """Where bytes begin and end, of which so many as `at` says follow; below 8192."""
+    size = value[at]
+    if size & 0x80:
+        at += 1
+        if value[at] & 0x80:
+            raise ValueError("not a common length")
+        size = size & 0x7F | value[at] << 7
+    if size & 1:
+        raise ValueError("a negative length")
+    return at + 1, at + 1 + (size >> 1)
+
+
+def _long(value: bytes, at: int) -> tuple[int, int]:
+    """A number from 0 up, of five bytes at the most, and where what follows begins."""
+    byte = value[at]
+    number, shift = byte & 0x7F, 7
+    while byte & 0x80:
+        at += 1
+        byte = value[at]
+        number |= (byte & 0x7F) << shift
+        shift += 7
+    if number & 1 or shift > 35:
+        raise ValueError("not a common number")
+    return number >> 1, at + 1

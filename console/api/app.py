@@ -23,6 +23,7 @@ from taskmill.console.api.act import Act
 from taskmill.console.api.calendar import Calendar
 from taskmill.console.api.edge import MAX_BODY_BYTES, Edge, request_id
 from taskmill.console.api.enqueue import Enqueue
+from taskmill.console.api.front import Front
 from taskmill.console.api.letters import DeadLetters
 from taskmill.console.api.look import Look
 from taskmill.console.api.openapi import describe
@@ -44,8 +45,11 @@ _GZIP_BYTES = 1_024
 
 def create_app(services: Services, replays: Replays) -> ASGIApp:
     """The application. `services` are started and closed by whoever serves it."""
-    app = bare_app(services, table(services, replays))
-    return Edge(app, services.clock, max(MAX_BODY_BYTES, 8 * services.settings.max_task_bytes))
+    routes = table(services, replays)
+    app = bare_app(services, routes)
+    many = {one.path: one.handler for one in routes if one.scope == "enqueue"}
+    front = Front(app, services.tokens, "enqueue", many, BASE)
+    return Edge(front, services.clock, max(MAX_BODY_BYTES, 8 * services.settings.max_task_bytes))
 
 
 def bare_app(services: Services, routes: list[Entry]) -> FastAPI:

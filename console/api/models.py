@@ -73,6 +73,12 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Body(Document):
+    """What a request says: 0 is not false, "1" is no number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
 # ---- what goes wrong -----------------------------------------------------------------------------
 
 
@@ -104,7 +110,7 @@ class Problem(Document):
 # ---- enqueueing ----------------------------------------------------------------------------------
 
 
-class NewTask(Document):
+class NewTask(Body):
     """A task to be enqueued. Durations are written "30s", "5m", "1d"; `at` as ISO 8601 with a zone.
 
     `args` are the arguments, by name. A second one with the same `id` is a duplicate, and not run.
@@ -133,7 +139,7 @@ class Enqueued(Document):
     duplicate: bool
 
 
-class Batch(Document):
+class Batch(Body):
     """Many tasks. `all`: nothing is produced where one of them is wrong. `each`: an answer each."""
 
     tasks: Annotated[list[NewTask], Field(min_length=1, max_length=MAX_BATCH)]

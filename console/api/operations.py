@@ -8,6 +8,7 @@ from pydantic import Field
 
 # ruff: noqa: RUF012  (pydantic copies defaults)
 from taskmill.console.api.models import (
+    Body,
     Count,
     Document,
     Duration,
@@ -94,7 +95,7 @@ class LetterGroups(Document):
     as_of: Time
 
 
-class ReplayOrder(Document):
+class ReplayOrder(Body):
     """Which letters of a queue to put back, and how. An empty filter takes all that count.
 
     `since`, `until`: a time ago ("1h") or ISO 8601; `error`: a regular expression on "Type:
@@ -168,7 +169,7 @@ class Replays(Document):
 # ---- schedules -----------------------------------------------------------------------------------
 
 
-class NewSchedule(Document):
+class NewSchedule(Body):
     """When to enqueue what: `cron` or `every`. As `taskmill schedules set` takes it."""
 
     task: TaskName

@@ -185,8 +185,8 @@ class Reading:
 
 
 def _check(task_id: str, name: str) -> None:
-    """Ours are within these; an index takes no more than 2.7 KB."""
-    if not 1 <= len(task_id.encode()) <= 2 * MAX_ID_BYTES or len(name.encode()) > MAX_NAME_BYTES:
+    """Ours are within these, in bytes even; an index takes no more than 2.7 KB."""
+    if not 1 <= len(task_id) <= MAX_ID_BYTES or len(name) > MAX_NAME_BYTES:
         raise DecodeError(
             f"its ID has {len(task_id)} characters and its name {len(name)}, which is too long"
         )

@@ -7,6 +7,7 @@ the sum over the best states, so a state that is replaced by a better one is tak
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 from taskmill.console.store.rows import BOUNDS_MS, BUCKETS
@@ -228,7 +229,4 @@ def add_measures(sums: list[int], state: State, sign: int) -> None:
 
 
 def _bucket(duration_ms: int) -> int:
-    for number, bound in enumerate(BOUNDS_MS):
-        if duration_ms <= bound:
-            return number
-    return len(BOUNDS_MS)
+    return bisect_left(BOUNDS_MS, duration_ms)

@@ -44,7 +44,7 @@ class Knowledge:
         if sight is None:
             return Progress(self._as_of, self._told)
         topics: dict[str, tuple[int, int]] = {}
-        unread = False
+        unread = not sight.is_whole
         for one, end in sight.ends.items():
             position = positions.get(one)
             if position is None:

@@ -14,6 +14,8 @@ import secrets
 import threading
 from typing import NamedTuple
 
+from confluent_kafka import Message
+
 from taskmill.console.projection.batch import Batch, Place
 from taskmill.console.projection.decode import Reading, TopicOf
 from taskmill.console.projection.knowledge import Knowledge
@@ -195,6 +197,8 @@ class _Run:
         self._stored = {(row.topic, row.partition): row for row in store.offsets()}
         self._knowledge = Knowledge(store.freshness().as_of)
         self._topics: dict[str, TopicOf] = {}
+        #: Topics that were read, and are no more.
+        self._gone: set[str] = set()
         self._heeded: Sight | None = None
         self._beat_at = self._sweep_at = clock.monotonic()
 
@@ -211,9 +215,10 @@ class _Run:
             source.end(partitions)
             self._knowledge.end(partitions)
             del self._topics[name]
-            if new is not None:
-                # What the client knows of the topic is of the old one: a client made anew.
-                raise _Remade(f"topic {name} was deleted and made anew")
+            self._gone.add(name)
+        for name in self._gone & sight.topics.keys():
+            # What the client knows of it, and we of its offsets, is of the old one.
+            raise _Remade(f"topic {name} was deleted and made anew")
         for name, topic in sight.topics.items():
             known = self._topics.get(name)
             first = 0 if known is None else known.partitions
@@ -256,19 +261,22 @@ class _Run:
         return batch.records
 
     def _read(self, batch: Batch, source: Source, wait_s: float) -> None:
-        now = self._clock.now_ms()
+        last: dict[Partition, Message] = {}
+        topics, add = self._topics, self._reading.add
         for message in source.take(BATCH - batch.records, wait_s):
             name: str = message.topic()  # type: ignore[assignment]
-            p: int = message.partition()  # type: ignore[assignment]
-            topic = self._topics.get(name)
+            topic = topics.get(name)
             if topic is None:  # gone meanwhile
                 continue
-            self._reading.add(batch, topic, message)
-            time = message.timestamp()[1]
-            self._knowledge.read((name, p), time, now)
-            offset: int = message.offset()  # type: ignore[assignment]
-            batch.places[name, p] = Place(topic.topic_id, offset + 1, time)
+            add(batch, topic, message)
+            last[name, message.partition()] = message  # type: ignore[index]
             batch.records += 1
+        now = self._clock.now_ms()
+        for where, message in last.items():
+            time = message.timestamp()[1]
+            self._knowledge.read(where, time, now)
+            offset: int = message.offset()  # type: ignore[assignment]
+            batch.places[where] = Place(topics[where[0]].topic_id, offset + 1, time)
 
     def sweep(self, sight: Sight) -> None:
         """Forget a piece of what is too old, now and then."""

@@ -38,12 +38,14 @@ Partition = tuple[str, int]
 
 class Sight(NamedTuple):
     """What was seen at `asked_at` (UTC ms): of each partition the offset behind its last record,
-    records of open transactions included. `starts`: of DLQs alone, asked every minute."""
+    records of open transactions included. `starts`: of DLQs alone, asked every minute. `is_whole`:
+    all topics that are listed were told of; one that was just made or deleted may not be."""
 
     asked_at: int
     topics: Mapping[str, TopicOf]
     ends: Mapping[Partition, int]
     starts: Mapping[Partition, int]
+    is_whole: bool
 
 
 class Watch:
@@ -87,16 +89,16 @@ class Watch:
             self._client = AdminClient(client_config(self._settings, "console", clock=self._clock))
         client = self._client
         asked_at = self._clock.now_ms()
-        topics = self._topics(client)
+        topics, is_whole = self._topics(client)
         partitions = [(t.name, p) for t in topics.values() for p in range(t.partitions)]
         ends = _offsets(client, partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
         if self._looks % _STARTS_EVERY == 0:
             letters = [p for p in partitions if topics[p[0]].kind is Kind.DLQ]
             self._starts = _offsets(client, letters, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
         self._looks += 1
-        return Sight(asked_at, topics, ends, self._starts)
+        return Sight(asked_at, topics, ends, self._starts, is_whole)
 
-    def _topics(self, client: AdminClient) -> dict[str, TopicOf]:
+    def _topics(self, client: AdminClient) -> tuple[dict[str, TopicOf], bool]:
         prefix = self._settings.prefix
         kinds = {}
         for name in client.list_topics(timeout=_ANSWER_S).topics:
@@ -105,19 +107,18 @@ class Watch:
                 if queue is not None:
                     kinds[name] = kind, queue
         if not kinds:
-            return {}
+            return {}, True
         asked = client.describe_topics(TopicCollection([*kinds]), request_timeout=_ANSWER_S)
         found = {}
         for name, answer in asked.items():
             try:
                 told = answer.result(_ANSWER_S + 1)
             except KafkaException as error:
-                # Deleted since it was listed, or about to be.
                 logger.debug("%s: %s", name, error)
                 continue
             kind, queue = kinds[name]
             found[name] = TopicOf(name, kind, queue, str(told.topic_id), len(told.partitions))
-        return found
+        return found, len(found) == len(kinds)
 
 
 def _offsets(

@@ -90,16 +90,17 @@ class Source:
             if found:
                 # consume() waits until it has all, or the time is over: so first one, then the rest
                 found += self._consumer.consume(most - 1, 0)
-        taken = []
+        taken, last = [], {}
         for message in found:
             error = message.error()
             if error is None:
                 taken.append(message)
+                last[message.topic(), message.partition()] = message
             else:
                 self._heed(message, error)
-        for message in taken:
-            where: Partition = (message.topic(), message.partition())  # type: ignore[assignment]
-            self.positions[where] = max(self.positions[where], message.offset() + 1)  # type: ignore[operator]
+        for where, message in last.items():
+            behind = message.offset() + 1  # type: ignore[operator]
+            self.positions[where] = max(self.positions[where], behind)  # type: ignore[index]
         return taken
 
     def _heed(self, message: Message, error: KafkaError) -> None:
@@ -112,8 +113,10 @@ class Source:
                 "%s [%s]: what lay at offset %s was deleted before it was read; going on with "
                 "the first that is there", *where, self.positions[where],
             )  # fmt: skip
+            # Not by seek: the partition is stopped, which is no state to seek in.
             with self._told():
-                self._consumer.seek(TopicPartition(*where, OFFSET_BEGINNING))
+                self._consumer.incremental_unassign([TopicPartition(*where)])
+                self._consumer.incremental_assign([TopicPartition(*where, OFFSET_BEGINNING)])
         elif is_fatal(error):
             raise Unreachable(f"Kafka at {self._where}: {error.str()}")
         elif error.code() in _GONE:

@@ -76,6 +76,10 @@ class LoopExecutor:
         what waits ends at once, but where its outcome may be stored already."""
         self.loop.call_soon_threadsafe(self._interrupt, records)
 
+    def take_back(self, queue: str, give: Callable[[list[Record]], None]) -> None:
+        """Hand what waits of `queue` to `give`, but for what has passed a gate."""
+        self.loop.call_soon_threadsafe(self._take_back, queue, give)
+
     def shed(self) -> None:
         """Start nothing more: what waits is dropped, and what comes, but for what has passed a
         gate. What runs goes on."""
@@ -136,6 +140,13 @@ class LoopExecutor:
         gated = [record for record in self._waiting if record.is_gated]
         self._waiting.clear()
         self._waiting.extend(gated)
+
+    def _take_back(self, queue: str, give: Callable[[list[Record]], None]) -> None:
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        taken = [r for r in waiting if r.lease.queue == queue and not r.is_gated]
+        self._waiting.extend(r for r in waiting if r.lease.queue != queue or r.is_gated)
+        give(taken)
 
     def _cancel(self, leases: frozenset[Lease]) -> None:
         for task, one in self._running.items():

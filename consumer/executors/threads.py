@@ -76,18 +76,31 @@ class ThreadExecutor:
         """Start nothing more: what waits is dropped, and what comes, but for what has passed a
         gate. What runs goes on."""
         self._shedding = True
-        waiting: list[Record | None] = []
-        try:
-            while True:
-                waiting.append(self._queue.get_nowait())
-        except Empty:
-            pass
-        for record in waiting:
-            if record is None or record.is_gated:
-                self._queue.put(record)
-            else:
-                self._waiting.pop((record.lease, record.offset), None)
+        self._take(lambda record: not record.is_gated)
+
+    def take_back(self, queue: str, give: Callable[[list[Record]], None]) -> None:
+        """Hand what waits of `queue` to `give`, but for what has passed a gate."""
+        give(self._take(lambda r: r.lease.queue == queue and not r.is_gated))
+
+    def _take(self, wanted: Callable[[Record], bool]) -> list[Record]:
+        """What waits and is wanted, taken out."""
+        taken: list[Record] = []
+        with self._submitting:
+            waiting: list[Record | None] = []
+            try:
+                while True:
+                    waiting.append(self._queue.get_nowait())
+            except Empty:
+                pass
+            for record in waiting:
+                if record is None or not wanted(record):
+                    self._queue.put(record)
+                    continue
                 self._shed += 1
+                # Else it was cancelled, and its outcome is told.
+                if self._waiting.pop((record.lease, record.offset), None) is not None:
+                    taken.append(record)
+        return taken
 
     def running(self) -> list[Record | Prepared]:
         """What is under way."""

@@ -38,6 +38,7 @@ COMMANDS: dict[str, Entry] = {
     "dlq": Entry("taskmill.cli.dlq:dlq", "Look at dead letters, and replay them."),
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),
+    "queues": Entry("taskmill.cli.queues:queues", "Look at queues; pause one, and go on."),
     "replay": Entry("taskmill.cli.replay:replay", "Run finished tasks again, on purpose."),
     "reschedule": Entry(
         "taskmill.cli.reschedule:reschedule", "Give a scheduled task another time."

@@ -142,7 +142,7 @@ def served(route: Route) -> Iterator[str]:
     [
         (right, None),
         (of_another_shape, "schema"),
-        (with_another_status, "Undocumented HTTP status code"),
+        (with_another_status, "Undocumented status code"),
         (failing, "Server error"),
     ],
 )

@@ -96,6 +96,8 @@ def test_a_plain_task_and_the_state_of_its_success_go_by_hand() -> None:
     assert fastpath.decode_task(TASK_PREFIX, value) == TASK
     assert fastpath.encode_state(b"", STATE) is not None
     assert fastpath.encode_state(b"", FAILED) is not None
+    assert fastpath.decode_state(b"", fastpath.encode_state(b"", STATE)) == STATE
+    assert fastpath.decode_state(b"", fastpath.encode_state(b"", FAILED)) == FAILED
     assert fastpath.decode_task(TASK_PREFIX, CODEC.encode_task(RETRIED)) is None
 
 
@@ -108,6 +110,19 @@ def test_by_hand_and_by_fastavro_agree_on_damaged_bytes(value: bytes, data: st.D
         damaged[position] = data.draw(st.integers(0, 255))
     by_hand = outcome(CODEC.decode_task, bytes(damaged))
     assert by_hand == outcome(CODEC._decode_any_task, bytes(damaged))
+
+
+@settings(max_examples=1000)
+@given(st.sampled_from([CODEC.encode_state(STATE), CODEC.encode_state(FAILED)]), st.data())
+def test_of_states_by_hand_and_by_fastavro_agree_on_damaged_bytes(
+    value: bytes, data: st.DataObject
+) -> None:
+    damaged = bytearray(value)
+    for _ in range(data.draw(st.integers(0, 3))):
+        position = data.draw(st.integers(10, len(damaged) - 1))
+        damaged[position] = data.draw(st.integers(0, 255))
+    by_hand = outcome(CODEC.decode_state, bytes(damaged))
+    assert by_hand == outcome(CODEC._decode_any_state, bytes(damaged))
 
 
 @settings(max_examples=300)
