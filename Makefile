@@ -29,7 +29,7 @@ test: setup ## every test, against a real Kafka
 
 .PHONY: quick
 quick: $(VENV)/.installed ## the tests that need no broker, in seconds
-	$(PYTEST) -q $(SIDE_BY_SIDE) -m "not kafka and not postgres and not kill"
+	$(PYTEST) -q $(SIDE_BY_SIDE) -m "not kafka and not postgres and not kill and not tools"
 
 .PHONY: proof
 proof: setup ## every fault at 30 seeded points, 100,000 simulated schedules, planted bugs: proof/latest.json
@@ -72,6 +72,11 @@ lock: $(VENV)/.installed ## pin all dependencies anew, with hashes
 		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra jdk --extra postgres \
 		--extra console --extra client --extra tracing --extra logs \
 		-o requirements/dev.txt pyproject.toml requirements/dev.in
+	@# The image's: of the same versions.
+	$(BIN)/pip-compile -q --generate-hashes --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --strip-extras --allow-unsafe --no-header --extra registry --extra postgres \
+		--extra console --extra client --extra tracing --extra logs --constraint requirements/dev.txt \
+		-o requirements/image.txt pyproject.toml requirements/image.in
 
 $(VENV)/.pinned: requirements/dev.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

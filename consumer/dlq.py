@@ -99,18 +99,18 @@ def failure_headers(outcome: Outcome) -> dict[str, str]:
     assert failure is not None, "it failed"
     failed_at = str(outcome.finished_at or source.timestamp)
     return {
-        f"{PREFIX}original-topic": source.topic,
-        f"{PREFIX}original-partition": str(source.partition),
-        f"{PREFIX}original-offset": str(source.offset),
-        f"{PREFIX}original-timestamp": str(source.timestamp),
-        f"{PREFIX}first-failure": failed_at,
-        f"{PREFIX}last-failure": failed_at,
-        f"{PREFIX}attempts": str(task.attempt if task else 0),
-        f"{PREFIX}reason": failure.reason.value,
-        f"{PREFIX}error-type": failure.error.type,
-        f"{PREFIX}error-message": failure.error.message,
-        f"{PREFIX}error-fingerprint": failure.error.fingerprint,
-        f"{PREFIX}error-stack": failure.stack,
+        "taskmill-original-topic": source.topic,
+        "taskmill-original-partition": str(source.partition),
+        "taskmill-original-offset": str(source.offset),
+        "taskmill-original-timestamp": str(source.timestamp),
+        "taskmill-first-failure": failed_at,
+        "taskmill-last-failure": failed_at,
+        "taskmill-attempts": str(task.attempt if task else 0),
+        "taskmill-reason": failure.reason.value,
+        "taskmill-error-type": failure.error.type,
+        "taskmill-error-message": failure.error.message,
+        "taskmill-error-fingerprint": failure.error.fingerprint,
+        "taskmill-error-stack": failure.stack,
     }
 
 

@@ -23,7 +23,10 @@ class Tier(NamedTuple):
 
 def tier_of(tiers: Sequence[Tier], wait_ms: int) -> Tier | None:
     """The shortest of `tiers` (in rising order) that is at least `wait_ms`; None: all are less."""
-    return next((tier for tier in tiers if tier.ms >= wait_ms), None)
+    for tier in tiers:
+        if tier.ms >= wait_ms:
+            return tier
+    return None
 
 
 def tiers_of(settings: Settings) -> list[Tier]:
@@ -43,6 +46,7 @@ class Tiers:
         self._topics = topics
         self._clock = clock
         self._tiers = tiers_of(settings)
+        self._names = {tier: topics.retry(tier.name) for tier in self._tiers}
         #: Of topics that are there: their partitions.
         self._counts: dict[str, int] = {}
 
@@ -54,11 +58,15 @@ class Tiers:
     def topic(self, outcome: Outcome) -> str:
         """The topic in which `outcome`, which goes on, waits."""
         tier = self._tier(outcome)
-        return self._topics.delayed if tier is None else self._topics.retry(tier.name)
+        return self._topics.delayed if tier is None else self._names[tier]
 
     def is_delayed(self, outcome: Outcome) -> bool:
         """Whether that is the delayed topic."""
         return self._tier(outcome) is None
+
+    def is_there(self, outcome: Outcome) -> bool:
+        """Whether that topic is known to be there."""
+        return self.topic(outcome) in self._counts
 
     def reach(self, outcome: Outcome, deadline: Deadline) -> int:
         """How many partitions that topic has, which is made now if need be.

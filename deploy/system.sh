@@ -12,7 +12,8 @@ install() { # what for, packages
 may_install() { [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; }
 
 # What tests run beside a broker (`system.sh --tests`): kcat, one of the clients in examples/clients;
-# libfaketime, for a clock that is stepped; Chromium, for the dashboard; a PostgreSQL of their own, whose programs Debian keeps out of
+# libfaketime, for a clock that is stepped; promtool, which checks the alerts; Chromium, for the dashboard; a
+# PostgreSQL of their own, whose programs Debian keeps out of
 # the path (a Docker engine does as well). The tests say so where one is missing.
 if [ "${1:-}" = --tests ]; then
     wanted=()
@@ -21,12 +22,19 @@ if [ "${1:-}" = --tests ]; then
     if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then
         wanted+=(chromium)
     fi
+    command -v promtool >/dev/null || wanted+=(prometheus)
     if ! command -v initdb >/dev/null &&
         ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null &&
         ! { command -v docker >/dev/null && docker version >/dev/null 2>&1; }; then
         wanted+=(postgresql)
     fi
     if [ ${#wanted[@]} -gt 0 ] && may_install; then install "which tests run" "${wanted[@]}"; fi
+    # Helm is no package of Debian's; Go, which the clients need too, builds it into ~/go/bin.
+    if ! command -v helm >/dev/null && [ ! -x "$HOME/go/bin/helm" ] && command -v go >/dev/null; then
+        echo "building helm, which tests run: go install (minutes, once)" >&2
+        GOBIN="$HOME/go/bin" go install helm.sh/helm/v3/cmd/helm@v3.22.0 ||
+            echo "without helm, tests of the chart fail, and say so" >&2
+    fi
     exit 0
 fi
 

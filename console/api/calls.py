@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from taskmill.console.api.models import NewTask
 from taskmill.console.api.problems import Refused, of_error, of_validation
@@ -45,7 +45,10 @@ async def json_body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in _JSON:
         raise Refused("media-type", f"the body is {kind[:80]!r}; application/json is taken")
-    return await request.body()
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise Refused("malformed", "the connection ended before the body did") from None
 
 
 def call_of(task: NewTask) -> TaskCall[Any]:

@@ -64,8 +64,8 @@ class Store:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other consoles may use it at the same time."""
-        return self._claim is None
+        """Whether other consoles may use it at the same time: not a file, whoever holds it."""
+        return self.engine.dialect.name != "sqlite"
 
     def close(self) -> None:
         """Close the connections and let the file go. Idempotent."""
