@@ -127,6 +127,22 @@ def test_the_skip_link_leads_past_the_header(stage: Stage, tab: Tab, secret: str
     expect(page).to_have_url(f"{tab.url}/#/queues")
 
 
+def test_a_store_that_is_behind_is_told(tab: Tab, secret: str) -> None:
+    tab.may_fail = True
+    page = tab.log_in(secret, "#/tasks")
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+    page.route("**/api/v1/tasks?*", lambda route: route.fulfill(
+        status=503, content_type="application/problem+json",
+        json={"title": "Something that this needs is away or behind", "status": 503,
+              "detail": "the store is behind Kafka (by 31 s)"},
+    ))  # fmt: skip
+    page.keyboard.press("r")
+    expect(page.get_by_text("behind", exact=True)).to_be_visible()
+    expect(page.get_by_role("alert")).to_contain_text("the store is behind Kafka (by 31 s)")
+    page.unroute_all()
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+
+
 def test_a_console_that_is_away_is_told_and_come_back_to(
     stage: Stage, tab: Tab, secret: str
 ) -> None:
@@ -144,22 +160,3 @@ def test_a_console_that_is_away_is_told_and_come_back_to(
         # The stream goes on as well, behind what it had told.
         stage.enqueue("echo", "away:1", value=1)
         expect(tab.row("away:1")).to_be_visible()
-
-
-def test_a_store_that_is_behind_is_told(tab: Tab, stage: Stage, secret: str) -> None:
-    tab.may_fail = True
-    with ConsoleProcess(stage.settings, stage.folder) as again:
-        again.wait_until_ready()
-        tab.url = again.url
-        page = tab.log_in(secret, "#/tasks")
-        expect(page.get_by_text("live", exact=True)).to_be_visible()
-        page.route("**/api/v1/tasks?*", lambda route: route.fulfill(
-            status=503, content_type="application/problem+json",
-            json={"title": "Something that this needs is away or behind", "status": 503,
-                  "detail": "the store is behind Kafka (by 31 s)"},
-        ))  # fmt: skip
-        page.keyboard.press("r")
-        expect(page.get_by_text("behind", exact=True)).to_be_visible()
-        expect(page.get_by_role("alert")).to_contain_text("the store is behind Kafka (by 31 s)")
-        page.unroute_all()
-        expect(page.get_by_text("live", exact=True)).to_be_visible()

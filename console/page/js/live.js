@@ -35,10 +35,13 @@ export function sayStream(state) {
 /** {state, why, asOf} */
 export function liveness() {
   const { asOf } = known;
-  if (known.away || known.stream === "lost") {
+  if (known.away) {
     return { state: "offline", why: "The console does not answer; trying again.", asOf };
   }
   if (known.behind) return { state: "behind", why: known.behind, asOf };
+  if (known.stream === "lost") {
+    return { state: "offline", why: "The stream of changes broke off; trying again.", asOf };
+  }
   if (asOf && now() - Date.parse(asOf) > BEHIND_MS) {
     return { state: "behind", why: "The store has not read all of Kafka yet.", asOf };
   }
