@@ -18,7 +18,7 @@ from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.membership import Membership
 from taskmill.consumer.poll import Poller
-from taskmill.consumer.protocol import Limits, Protocol, Transaction
+from taskmill.consumer.protocol import Limits, Protocol
 from taskmill.consumer.record import Outcome
 from taskmill.consumer.restorer import Restorer
 from taskmill.consumer.retention import Retention
@@ -271,7 +271,7 @@ class Engine:
                         logger.error("%s (a full disk?)", error)
                         self.restorer.restore(core.unknown(transaction))
                     else:
-                        self._told(_all(transaction))
+                        self._told(transaction.all_outcomes)
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
                     core.abort(transaction)
@@ -294,11 +294,6 @@ class Engine:
                 hook(every)
             except Exception:  # they are committed, whatever its observers make of it
                 logger.exception("after_commit hook")
-
-
-def _all(transaction: Transaction) -> list[Outcome]:
-    marked = [mark for told in transaction.orders.values() for mark in told.marks]
-    return marked + [outcome for batch in transaction.outcomes.values() for outcome in batch]
 
 
 def _count(settings: Settings, topic: str) -> int:

@@ -53,8 +53,14 @@ class Enqueuer:
         self._timeout_s = settings.enqueue_timeout_s
         self._encode = TaskEncoder(codec, settings.max_task_bytes, hooks, clock).encode
         self._refusals = Refusals(bootstrap_servers(settings), self._timeout_s)
-        self._client = ProducerClient(settings, name, self._refusals, clock)
-        self._routes = Routes(settings, self._client.partition_count, clock)
+        self._client = self._new_client(settings, name)
+        self._routes = self._new_routes(settings)
+
+    def _new_client(self, settings: Settings, name: str) -> ProducerClient:
+        return ProducerClient(settings, name, self._refusals, self._clock)
+
+    def _new_routes(self, settings: Settings) -> Routes:
+        return Routes(settings, self._client.partition_count, self._clock)
 
     def enqueue(self, call: TaskCall[T]) -> Handle[T]:
         """Send `call`; returns once it is acknowledged.

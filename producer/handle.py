@@ -295,6 +295,8 @@ def _ended(seen: Seen | None) -> Seen:
 def _wait(future: Future[T], timeout: float | None, too_late: Callable[[], Exception]) -> T:
     try:
         return future.result(timeout)
+    except ResultTimeout:
+        raise  # it says more than we could
     except TimeoutError:
         raise too_late() from None
     finally:
@@ -321,5 +323,7 @@ async def _await(future: Future[T], timeout: float | None, too_late: Callable[[]
     try:
         async with asyncio.timeout(timeout):
             return await asyncio.wrap_future(future)
+    except ResultTimeout:
+        raise  # it says more than we could
     except TimeoutError:
         raise too_late() from None

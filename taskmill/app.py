@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -261,6 +262,18 @@ class App:
         """A handle of a task enqueued elsewhere. Raises InvalidTaskId, ConfigError."""
         check_id(id)
         return Handle(id, check_queue(queue), self._ways, None, foreign_since(id))
+
+    @contextmanager
+    def replaced(
+        self, enqueuer: Enqueuer, reader: StateReader, sender: ControlSender
+    ) -> Iterator[None]:
+        """Meanwhile all that goes to Kafka, or is read from there, goes by these: for a harness."""
+        with (
+            self._enqueuer.replaced(enqueuer),
+            self._reader.replaced(reader),
+            self._sender.replaced(sender),
+        ):
+            yield
 
     # ---- its end -----------------------------------------------------------------------------
 
