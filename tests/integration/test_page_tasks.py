@@ -33,6 +33,7 @@ def test_tasks_are_filtered_and_searched_and_the_address_says_how(
     page.keyboard.press("/")
     expect(page.get_by_label("ID begins with")).to_be_focused()
     page.keyboard.type("find:")
+    expect(page).to_have_url(re.compile(r"#/tasks\?prefix=find%3A$"))
     expect(page.locator("tbody tr")).to_have_count(4)
     expect(tab.row("find:bad")).to_contain_text("ValueError: no such luck")
     page.get_by_role("checkbox", name="dead").check()
