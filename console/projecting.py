@@ -27,7 +27,7 @@ _AGAIN_S = 1.0
 #: To end its transaction.
 _END_S = 15.0
 #: Answers first: what is read from Kafka a moment later is told by `as_of`.
-_NICE = 5
+_NICE = 10
 
 
 class Projecting:

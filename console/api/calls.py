@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -29,6 +30,8 @@ _OPTIONS = (
     "max_attempts",
     "headers",
 )
+#: Fields that need no options.
+_PLAIN = frozenset({"name", "args", "queue"})
 _JSON = ("application/json", "")
 
 
@@ -53,17 +56,30 @@ async def json_body(request: Request) -> bytes:
 
 def call_of(task: NewTask) -> TaskCall[Any]:
     """The call. Raises Refused, which names the field."""
-    given: CallOptions = {
-        name: value for name in _OPTIONS if (value := getattr(task, name)) is not None
-    }  # type: ignore[assignment]
-    try:
-        options = Options.of(given, DEFAULT_QUEUE)
-    except TaskmillError as error:
-        raise of_error(error, _culprit(dict(given))) from None
+    if task.model_fields_set <= _PLAIN:
+        options = _plain(task.queue)
+    else:
+        options = _options(task)
     try:
         return options.call(task.name, dump_undeclared(task.name, task.args), None)
     except TaskmillError as error:
         raise of_error(error, "args" if _is_name(task.name) else "name") from None
+
+
+def _options(task: NewTask) -> Options:
+    given: CallOptions = {
+        name: value for name in _OPTIONS if (value := getattr(task, name)) is not None
+    }  # type: ignore[assignment]
+    try:
+        return Options.of(given, DEFAULT_QUEUE)
+    except TaskmillError as error:
+        raise of_error(error, _culprit(dict(given))) from None
+
+
+@lru_cache(maxsize=1024)
+def _plain(queue: str) -> Options:
+    """Of tasks that say no more than their queue: most."""
+    return Options.of({}, queue)
 
 
 def check_size(encoder: TaskEncoder, call: TaskCall[Any]) -> None:

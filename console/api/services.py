@@ -21,6 +21,9 @@ from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.schemas.codec import CODEC, Codec
 
+#: Of an App without middleware, made once.
+NO_HOOKS = Hooks()
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -67,7 +70,9 @@ class Services:
         # the broker.
         grouped = {"linger.ms": _LINGER_MS, **settings.kafka}
         grouping = self.quick.model_copy(update={"kafka": grouped})
-        self.enqueuer = Enqueuer(grouping, "console", self.codec, Hooks, ways, self.clock)
+        self.enqueuer = Enqueuer(
+            grouping, "console", self.codec, lambda: NO_HOOKS, ways, self.clock
+        )
         self.brokers = BrokerWatch(settings, self.clock)
         self.reads = Reads(self.store, self.clock, self.behind_ms)
         self.feed = Feed(self.reads, self.clock)
