@@ -56,10 +56,7 @@ async def json_body(request: Request) -> bytes:
 
 def call_of(task: NewTask) -> TaskCall[Any]:
     """The call. Raises Refused, which names the field."""
-    if task.model_fields_set <= _PLAIN:
-        options = _plain(task.queue)
-    else:
-        options = _options(task)
+    options = _plain(task.queue) if task.model_fields_set <= _PLAIN else _options(task)
     try:
         return options.call(task.name, dump_undeclared(task.name, task.args), None)
     except TaskmillError as error:
