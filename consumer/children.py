@@ -34,10 +34,13 @@ TELL_S = 60.0
 class Children:
     """The commit thread's own; makes topics of queues that have none yet."""
 
-    def __init__(self, settings: Settings, tiers: Tiers, clock: Clock) -> None:
+    def __init__(
+        self, settings: Settings, tiers: Tiers, clock: Clock, routes: Routes | None = None
+    ) -> None:
+        """`routes`: where queues' tasks go, where that is not asked of Kafka."""
         self._clock = clock
         self._tiers = tiers
-        self._routes = Routes(
+        self._routes = routes or Routes(
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
         )
         #: Outcomes whose children cannot be sent now, and when they are offered again. Others only

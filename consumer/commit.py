@@ -87,13 +87,19 @@ class Committer:
         self._clock = clock
         self._producer: Producer | None = None
         self._hand: Hand[tuple[Answer, dict[int, int]]] | None = None
-        self._tiers = Tiers(settings, topics, clock)
-        self.children = Children(settings, self._tiers, clock)
+        self._tiers = self._new_tiers()
+        self.children = self._new_children()
         # An unfinished task's mark is written anew with each hand-over, and so not forgotten.
         self._longest_wait_ms = settings.dedup_window_ms // 2
         #: What the DLQ takes beside our headers, whatever the batch compresses to.
         self._max_letter = max_task_record_bytes(settings)
         self.failures = 0
+
+    def _new_tiers(self) -> Tiers:
+        return Tiers(self._settings, self._topics, self._clock)
+
+    def _new_children(self) -> Children:
+        return Children(self._settings, self._tiers, self._clock)
 
     def open(self, stopped: Callable[[], bool]) -> bool:
         """Make a producer and fence its predecessor. Blocks, retrying, until done or `stopped`.

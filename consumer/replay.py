@@ -19,7 +19,6 @@ from confluent_kafka import KafkaError, KafkaException
 
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.bounded import FENCED, Reader
-from taskmill.consumer.dlq import GENERATION, REPLAY, REPLAYED_AT
 from taskmill.consumer.letters import Letters
 from taskmill.consumer.outcome_watch import OutcomeWatch
 from taskmill.consumer.replay_journal import (
@@ -32,8 +31,8 @@ from taskmill.consumer.replay_journal import (
     make_journal,
     read_jobs,
 )
-from taskmill.consumer.replay_order import Move, Order, Progress, Source
-from taskmill.consumer.replayed import Entry, Replayed, ReplayedIndex
+from taskmill.consumer.replay_order import Move, Order, Progress, Source, replay_records
+from taskmill.consumer.replayed import ReplayedIndex
 from taskmill.consumer.transactions import Transactions
 from taskmill.consumer.turn import Taken, Turn, myself
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
@@ -209,22 +208,9 @@ class Replay:
     def _put(self, job: Job, batch: list[Move]) -> None:
         self._turn.check()
         now = self._clock.now_ms()
-        records = [one for move in batch for one in self._records(job, move, now)]
+        records = [one for move in batch for one in replay_records(self._index, job.id, move, now)]
         self._commit(records, job, len(batch))
         self._say(Progress(self._done))
-
-    def _records(self, job: Job, move: Move, now: int) -> Iterator[dict[str, Any]]:
-        """The record, and the one that says that it was replayed."""
-        ours = {REPLAY: job.id, REPLAYED_AT: str(now), GENERATION: str(move.generation)}
-        yield {
-            "topic": move.topic,
-            "partition": move.partition,
-            "key": move.key,
-            "value": move.value,
-            "headers": [*move.kept, *((name, text.encode()) for name, text in ours.items())],
-        }
-        one = Replayed(job.id, now, move.generation)
-        yield self._index.record(move.key, Entry(one, move.known, move.letters))
 
     def _end(self, job: Job, status: str, source: Source, why: str | None = None) -> Job:
         ended = replace(

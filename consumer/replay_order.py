@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -18,7 +18,7 @@ from taskmill.consumer.dlq import (
 )
 from taskmill.consumer.record import Headers
 from taskmill.consumer.replay_journal import Job
-from taskmill.consumer.replayed import Place
+from taskmill.consumer.replayed import Entry, Place, Replayed, ReplayedIndex
 
 #: Headers that a failure wrote and a record on `tasks` has not, or that are written anew.
 _NOT_KEPT = REPLACED | {*OMITTED, f"{PREFIX}task", GENERATION, REPLAY, REPLAYED_AT}
@@ -49,6 +49,23 @@ class Move(NamedTuple):
         """What it takes on the topic, at the most."""
         beside = len(self.key or b"") + header_bytes(self.kept)
         return len(self.value or b"") + beside + _OURS_BYTES
+
+
+def replay_records(
+    index: ReplayedIndex, replay: str, move: Move, now_ms: int
+) -> Iterator[dict[str, Any]]:
+    """The record that the replay of that name puts on `tasks`, and the one that says that it was
+    replayed: arguments of `produce`."""
+    ours = {REPLAY: replay, REPLAYED_AT: str(now_ms), GENERATION: str(move.generation)}
+    yield {
+        "topic": move.topic,
+        "partition": move.partition,
+        "key": move.key,
+        "value": move.value,
+        "headers": [*move.kept, *((name, text.encode()) for name, text in ours.items())],
+    }
+    one = Replayed(replay, now_ms, move.generation)
+    yield index.record(move.key, Entry(one, move.known, move.letters))
 
 
 class Source(Protocol):

@@ -48,6 +48,12 @@ class Transaction(NamedTuple):
     def size(self) -> int:
         return sum(map(len, self.outcomes.values()))
 
+    @property
+    def all_outcomes(self) -> list[Outcome]:
+        """What is told of once it is committed."""
+        marked = [mark for told in self.orders.values() for mark in told.marks]
+        return marked + [outcome for batch in self.outcomes.values() for outcome in batch]
+
 
 def is_committed(outcomes: list[Outcome], entries: Mapping[bytes, Entry]) -> bool:
     """A transaction is all or nothing: one mark of it in the table tells for all of it.

@@ -38,6 +38,13 @@ QUESTIONS = {
         "All steps of a task together take {all steps} of CPU in one thread; the whole worker, "
         "with its threads at once, takes {the whole worker}."
     ),
+    "metrics": (
+        "To count a task takes {counting alone}, which is {counting alone, share} of what a task "
+        "costs without metrics. The whole worker, served and scraped every second, took {CPU more "
+        "with metrics} more CPU than without, half of the pairs between {CPU more, first "
+        "quartile} and {CPU more, third quartile}: no more than this says could be told from the "
+        "noise."
+    ),
     "cpu": (
         "A task costs the whole worker {the whole worker} of CPU, where it costs the loop by "
         "hand {the whole worker|reference}."

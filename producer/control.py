@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 
 from taskmill.producer.client import ProducerClient
 from taskmill.producer.delivery import AsyncDelivery, Delivery
-from taskmill.producer.reader import StateReader
+from taskmill.producer.reads import Orders, Reads
 from taskmill.producer.refusal import STALE, Refusals
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -32,8 +32,8 @@ class Ways(NamedTuple):
     Each is of the process that calls it, and may raise ClosedError.
     """
 
-    reader: Callable[[], StateReader]
-    sender: Callable[[], ControlSender]
+    reader: Callable[[], Reads]
+    sender: Callable[[], Orders]
 
 
 class ControlSender:
@@ -52,10 +52,13 @@ class ControlSender:
             of="what is asked of task",
             again="asking it again is safe",
         )
-        self._client = ProducerClient(settings, f"{name}-control", self._refusals, clock)
+        self._client = self._new_client(settings, f"{name}-control")
         self._lock = threading.Lock()
         #: By queue: the count of partitions, and until when it holds.
         self._counts: dict[str, tuple[int, float]] = {}
+
+    def _new_client(self, settings: Settings, name: str) -> ProducerClient:
+        return ProducerClient(settings, name, self._refusals, self._clock)
 
     def cancel(
         self, queue: str, task_id: str, name: str | None = None, actor: str | None = None

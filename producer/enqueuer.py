@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from taskmill.producer.bulk import Bulk
 from taskmill.producer.client import ProducerClient
 from taskmill.producer.control import Ways
+from taskmill.producer.counting import EnqueuedCount
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.delivery import AsyncDelivery, Delivery
 from taskmill.producer.encoding import TaskEncoder
@@ -22,7 +23,7 @@ from taskmill.producer.refusal import STALE, Refusals
 from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError, Unreachable
+from taskmill.runtime.errors import EnqueueError, TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.partition import partition_for
 from taskmill.schemas.codec import Codec
@@ -45,16 +46,25 @@ class Enqueuer:
         hooks: Callable[[], Hooks],
         ways: Ways,
         clock: Clock = SYSTEM_CLOCK,
+        count: EnqueuedCount | None = None,
     ) -> None:
-        """`hooks` is asked at each call; `ways` is what handles are made with."""
+        """`hooks` is asked at each call; `ways` is what handles are made with; `count` is told what
+        the broker acknowledged."""
+        self._count = count or EnqueuedCount()
         self._hooks = hooks
         self._ways = ways
         self._clock = clock
         self._timeout_s = settings.enqueue_timeout_s
         self._encode = TaskEncoder(codec, settings.max_task_bytes, hooks, clock).encode
         self._refusals = Refusals(bootstrap_servers(settings), self._timeout_s)
-        self._client = ProducerClient(settings, name, self._refusals, clock)
-        self._routes = Routes(settings, self._client.partition_count, clock)
+        self._client = self._new_client(settings, name)
+        self._routes = self._new_routes(settings)
+
+    def _new_client(self, settings: Settings, name: str) -> ProducerClient:
+        return ProducerClient(settings, name, self._refusals, self._clock)
+
+    def _new_routes(self, settings: Settings) -> Routes:
+        return Routes(settings, self._client.partition_count, self._clock)
 
     def enqueue(self, call: TaskCall[T]) -> Handle[T]:
         """Send `call`; returns once it is acknowledged.
@@ -116,9 +126,13 @@ class Enqueuer:
         bulk = Bulk(listed, values, routes, self._ways)
         try:
             handles = bulk.send(self._client, self._refusals, self._timeout_s, self._clock)
+        except EnqueueError as error:
+            self._count.all_accepted(listed[place] for place in error.handles)
+            raise
         finally:
             for queue in bulk.stale:
                 self._routes.forget(queue)
+        self._count.all_accepted(listed)
         self._refusals.trouble = ""
         if past:
             logger.warning("of %d tasks %d have a time that is past: at once", len(listed), past)
@@ -175,6 +189,7 @@ class Enqueuer:
     ) -> Handle[T]:
         if delivery.error is not None:
             raise self._refused(delivery.error, call, value, route)
+        self._count.accepted(call)
         self._refusals.trouble = ""
         if is_past(call, task.enqueued_at):
             logger.warning("task %s: %s is past, it runs at once", call.id, iso(call.start.at_ms))

@@ -10,7 +10,8 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Generic, Protocol, TypeVar
 
 from taskmill.runtime.errors import ClosedError
@@ -41,6 +42,12 @@ class PerProcess(Generic[C]):
         """Close the client, if there is one, for good. A second call does nothing."""
         self._holder.close()
 
+    @contextmanager
+    def replaced(self, client: C) -> Iterator[None]:
+        """Meanwhile `get` returns `client`, which is the caller's to close."""
+        with self._holder.replaced(client):
+            yield
+
 
 class _Holder(Generic[C]):
     """What outlives a PerProcess for as long as it takes to close."""
@@ -69,6 +76,17 @@ class _Holder(Generic[C]):
             self._closed = True
         if client is not None:
             client.close()
+
+    @contextmanager
+    def replaced(self, client: C) -> Iterator[None]:
+        with self._lock:
+            before, self._client = self._client, client
+            was_closed, self._closed = self._closed, False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._client, self._closed = before, was_closed
 
     def forget(self) -> None:
         """In a forked child: drop the parent's client, and never let it be destroyed."""

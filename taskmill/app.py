@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from taskmill.producer.context import Encode
 from taskmill.producer.control import ControlSender, Ways
+from taskmill.producer.counting import EnqueuedCount
 from taskmill.producer.declare import Declare
 from taskmill.producer.definition import DEFAULT_QUEUE, TaskCall, TaskDefinition
 from taskmill.producer.encoding import TaskEncoder
@@ -20,6 +22,7 @@ from taskmill.producer.middleware import Hooks, Middleware, as_middleware
 from taskmill.producer.options import CallOptions, Options
 from taskmill.producer.process import PerProcess
 from taskmill.producer.reader import StateReader
+from taskmill.producer.reads import Orders, Reads
 from taskmill.producer.registry import Registry
 from taskmill.producer.retry import Retry
 from taskmill.producer.undeclared import dump_undeclared
@@ -29,6 +32,9 @@ from taskmill.runtime.errors import ConfigError
 from taskmill.schemas.codec import CODEC, Codec, check_id
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from taskmill.runtime.meter import Meter
     from taskmill.scheduler.declared import Declared
 
 R = TypeVar("R")
@@ -43,6 +49,7 @@ class _Parts:
         self._overrides = overrides
         self.clock = clock
         self.hooks = Hooks()
+        self.enqueued = EnqueuedCount()
 
     @cached_property
     def settings(self) -> Settings:
@@ -66,14 +73,27 @@ class _Parts:
         if "codec" in self.__dict__ and self.codec is not CODEC:
             self.codec.close()
 
-    def reader(self) -> StateReader:
-        return StateReader(self.settings, self.codec, self.clock)
+    def reader(self) -> Reads:
+        settings = self.settings
+        if settings.api_url is None:
+            return StateReader(settings, self.codec, self.clock)
+        # Its HTTP client is imported by those who ask a console.
+        from taskmill.console.client.handles import ConsoleReads
 
-    def control_sender(self, name: str) -> ControlSender:
-        return ControlSender(self.settings, name, self.codec, self.clock)
+        return ConsoleReads(settings.api_url, settings.api_token, self.clock)
+
+    def sender(self, name: str) -> Orders:
+        settings = self.settings
+        by_kafka = partial(ControlSender, settings, name, self.codec, self.clock)
+        if settings.api_url is None:
+            return by_kafka()
+        from taskmill.console.client.handles import ConsoleOrders
+
+        return ConsoleOrders(settings.api_url, settings.api_token, by_kafka, self.clock)
 
     def enqueuer(self, name: str, ways: Ways) -> Enqueuer:
-        return Enqueuer(self.settings, name, self.codec, lambda: self.hooks, ways, clock=self.clock)
+        hooks, clock = (lambda: self.hooks), self.clock
+        return Enqueuer(self.settings, name, self.codec, hooks, ways, clock, self.enqueued)
 
 
 class App:
@@ -107,7 +127,7 @@ class App:
         self._lifespan: Lifespan = no_lifespan
         owner = f"App {name!r}"
         self._reader = PerProcess(parts.reader, owner)
-        self._sender = PerProcess(lambda: parts.control_sender(name), owner)
+        self._sender = PerProcess(lambda: parts.sender(name), owner)
         self._ways = ways = Ways(self._reader.get, self._sender.get)
         self._enqueuer = PerProcess(lambda: parts.enqueuer(name, ways), owner)
         #: Declared tasks, by name and alias.
@@ -143,6 +163,19 @@ class App:
     def hooks(self) -> Hooks:
         """The hooks of all middleware in use."""
         return self._parts.hooks
+
+    @property
+    def metrics(self) -> Collector:
+        """What this process enqueues through this App, for its own Prometheus registry:
+        `prometheus_client.REGISTRY.register(app.metrics)`. In a worker it is on the worker's page.
+        """
+        from taskmill.runtime.metric_page import Page
+
+        return Page(self._parts.enqueued.read)
+
+    def count_into(self, meter: Meter) -> None:
+        """Have what is enqueued counted in a worker's meter."""
+        self._parts.enqueued.use(meter)
 
     def lifespan(self, fn: F) -> F:
         """Declare what is set up once a process, before its tasks: a function that yields once.
@@ -261,6 +294,18 @@ class App:
         """A handle of a task enqueued elsewhere. Raises InvalidTaskId, ConfigError."""
         check_id(id)
         return Handle(id, check_queue(queue), self._ways, None, foreign_since(id))
+
+    @contextmanager
+    def replaced(
+        self, enqueuer: Enqueuer, reader: StateReader, sender: ControlSender
+    ) -> Iterator[None]:
+        """Meanwhile all that goes to Kafka, or is read from there, goes by these: for a harness."""
+        with (
+            self._enqueuer.replaced(enqueuer),
+            self._reader.replaced(reader),
+            self._sender.replaced(sender),
+        ):
+            yield
 
     # ---- its end -----------------------------------------------------------------------------
 

@@ -197,6 +197,10 @@ class Task(Document):
     lock_key: str | None
     source_partition: int | None
     source_offset: int | None
+    #: The topic of a result or error too large for the state; a task whole has it where it is kept.
+    large: str | None
+    #: Until when its result is kept.
+    result_expires_at: Time | None
     updated_at: Time
 
 

@@ -305,37 +305,61 @@ class Workers(Document):
     workers: list[Worker]
 
 
-class QueueOverview(Document):
-    """A queue in the time asked for. Durations are seconds."""
+class Measured(Document):
+    """What ended in the time asked for. Durations are seconds; null: nothing to tell them by."""
 
-    queue: str
-    lag: Count | None
-    oldest_age_ms: Count | None
-    paused: bool | None
+    #: Tasks that ended, and those of them that are dead; attempts that are tried again.
     finished: Count
     failed: Count
+    retried: Count
     #: Tasks a second that finished, over the time asked for.
     rate: float
     #: Share of the finished that succeeded; null: none finished.
     success: float | None
     run_p50: float | None
     run_p95: float | None
+    #: From enqueue to the first start, of tasks that were not delayed.
     wait_p50: float | None
     wait_p95: float | None
 
 
+class QueueOverview(Measured):
+    """A queue; lag, age and pause are as of now, null where Kafka did not tell."""
+
+    queue: str
+    lag: Count | None
+    oldest_age_ms: Count | None
+    paused: bool | None
+
+
+class TaskOverview(Measured):
+    """The tasks of one name in one queue; an empty name: they could not be read."""
+
+    queue: str
+    name: str
+
+
 class Minute(Document):
-    """What finished in one minute, by outcome."""
+    """One minute: what came, what attempts ended as, and how long they ran and had waited."""
 
     at: Time
+    #: Null where more than three hours are asked for.
+    enqueued: Count | None
     outcomes: dict[str, int]
+    run_p50: float | None
+    run_p95: float | None
+    wait_p50: float | None
+    wait_p95: float | None
 
 
 class Overview(Document):
     """All at a glance."""
 
     totals: dict[str, int]
+    all: Measured
     queues: list[QueueOverview]
+    #: The busiest first, at most 100.
+    tasks: list[TaskOverview]
     series: list[Minute]
     as_of: Time
     #: Records that the store has not read yet.

@@ -121,6 +121,8 @@ def _fields(row: TaskRow) -> dict[str, Any]:
         "lock_key": row.lock_key,
         "source_partition": row.partition,
         "source_offset": row.offset,
+        "large": row.large,
+        "result_expires_at": maybe(row.result_expires_at),
         "updated_at": moment(row.updated_at),
     }
 

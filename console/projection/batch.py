@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from taskmill.console.projection.fold import Facts, Given, Key, Large, State
@@ -79,3 +80,11 @@ class Batch:
         old = self.replays.get(key)
         if old is None or replay > old:
             self.replays[key] = replay
+
+    def pieces(self) -> Iterator[Batch]:
+        """What was read, each task and letter apart; without the places."""
+        for kind in ("tasks", "large", "letters", "replays"):
+            for key, fact in getattr(self, kind).items():
+                piece = Batch()
+                getattr(piece, kind)[key] = fact
+                yield piece

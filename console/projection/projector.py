@@ -105,7 +105,7 @@ class Projector:
     @property
     def status(self) -> ProjectorStatus:
         """How it goes."""
-        unreadable = self._reading.unreadable.total()
+        unreadable = self._reading.unreadable.total() + self._writer.refused
         return ProjectorStatus(
             self._leads, self._trouble, self._records, unreadable, self._cut, self._remade
         )

@@ -8,6 +8,7 @@ taken for dead: whatever it has read, it writes no more.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -18,10 +19,12 @@ from taskmill.console.projection.batch import Batch
 from taskmill.console.projection.sweep import sweep_letters, sweep_minutes, sweep_tasks
 from taskmill.console.projection.write import write_batch
 from taskmill.console.store.bulk import Bulk, PostgresBulk, SqliteBulk
-from taskmill.console.store.errors import told
+from taskmill.console.store.errors import Refused, told
 from taskmill.console.store.store import Store
 from taskmill.console.store.tables import COUNTER
 from taskmill.runtime.errors import TaskmillError
+
+logger = logging.getLogger("taskmill.console")
 
 
 class LeaseLost(TaskmillError):
@@ -51,6 +54,8 @@ class Writer:
 
     def __init__(self, store: Store, name: str) -> None:
         self.name = name
+        #: Tasks, results and letters that the database did not take.
+        self.refused = 0
         self._store = store
         self._bulk: Bulk = PostgresBulk() if store.is_shared else SqliteBulk()
 
@@ -81,7 +86,22 @@ class Writer:
     # ---- what is written ------------------------------------------------------------------------
 
     def write(self, batch: Batch, progress: Progress | None) -> None:
-        """All of a batch, or nothing; and that this console lives."""
+        """All of a batch, or nothing; and that this console lives. Where the database refuses its
+        values, all but those: no record that anybody can write holds up the others."""
+        try:
+            self._write(batch, progress)
+        except Refused:
+            for piece in batch.pieces():
+                try:
+                    self._write(piece, None)
+                except Refused as error:
+                    self.refused += 1
+                    logger.warning("passed over: %s", error)
+            places = Batch()
+            places.places = batch.places
+            self._write(places, progress)
+
+    def _write(self, batch: Batch, progress: Progress | None) -> None:
         size = len(batch.tasks) + len(batch.large) + len(batch.letters) + len(batch.replays)
         with self._transaction(size, progress) as (connection, number):
             write_batch(connection, self._bulk, batch, number)

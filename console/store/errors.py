@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from taskmill.runtime.errors import TaskmillError, Unreachable
@@ -13,6 +13,14 @@ from taskmill.runtime.errors import TaskmillError, Unreachable
 #: SQLSTATE classes in which the same statement may succeed later: connection, resources, an
 #: operator's intervention, a conflict between transactions; and a standby's "read only".
 _PASSING = ("08", "53", "57", "40", "55", "25006")
+
+
+#: Classes in which it is the values that are wrong, or too large for an index.
+_REFUSED = ("22", "54")
+
+
+class Refused(TaskmillError):
+    """Values that the database does not take, however often they are given."""
 
 
 def first_line(error: BaseException) -> str:
@@ -35,11 +43,18 @@ def is_passing(error: SQLAlchemyError) -> bool:
     return isinstance(error, OperationalError)
 
 
+def _is_refused(error: SQLAlchemyError) -> bool:
+    state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+    return isinstance(error, DataError) or state.startswith(_REFUSED)
+
+
 @contextmanager
 def told(where: str) -> Iterator[None]:
-    """Raises Unreachable where the store is away, TaskmillError for what it refuses."""
+    """Raises Unreachable where the store is away, Refused for values, else TaskmillError."""
     try:
         yield
     except SQLAlchemyError as error:
         said = f"the store at {where}: {first_line(error)}"
-        raise (Unreachable(said) if is_passing(error) else TaskmillError(said)) from error
+        if is_passing(error):
+            raise Unreachable(said) from error
+        raise (Refused if _is_refused(error) else TaskmillError)(said) from error

@@ -24,9 +24,9 @@ from taskmill.runtime.local_broker import LocalBroker
 from taskmill.runtime.topics import ensure
 
 #: The roles that exist, by name: the arguments of the command that each is.
-ROLES: dict[str, Callable[[str], list[str]]] = {
-    "worker": lambda target: ["worker", "-A", target],
-    "scheduler": lambda target: ["scheduler", "-A", target],
+ROLES: dict[str, Callable[[str, Settings], list[str]]] = {
+    "worker": lambda target, _: ["worker", "-A", target],
+    "scheduler": lambda target, settings: ["scheduler", "-A", target, *_port_after(settings)],
 }
 
 #: Above a worker's own limit of 30 s for its running handlers.
@@ -55,7 +55,7 @@ def dev(target: str) -> int:
         with _signals() as told, dev_console(settings) as console:
             group = Group()
             for role, arguments in ROLES.items():
-                group.start(role, arguments(target))
+                group.start(role, arguments(target, settings))
             if console is not None:
                 group.start("console", ["console", "-A", target, *console.arguments])
                 note(f"console at {console.url}")
@@ -96,6 +96,12 @@ def _signals() -> Iterator[SimpleQueue[int]]:
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
+
+
+def _port_after(settings: Settings) -> list[str]:
+    """The scheduler's metrics are on the port after the worker's."""
+    port = settings.metrics_port
+    return ["--metrics-port", str(port + 1)] if port and port < 65535 else []
 
 
 class Group:

@@ -287,6 +287,23 @@ def test_a_file_that_is_no_store_is_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.postgres
+def test_values_that_the_database_refuses_hold_up_nothing_else(database: str) -> None:
+    store = open_store(database)
+    writer = Writer(store, "w")
+    assert writer.take(writer.look())
+    batch = Batch()
+    batch.places["t", 0] = Place("uuid", 3, T)
+    for task_id, name in (("a", "add"), ("b", "never\0stored"), ("c", "add")):
+        batch.add_state(("q", task_id), state(name=name))
+    writer.write(batch, Progress(T, {}))
+    assert ids(store) == ["c", "a"]
+    assert writer.refused == 1
+    assert store.offsets() == [OffsetRow("t", 0, "uuid", 3, T)]
+    assert store.freshness().as_of == T
+    store.close()
+
+
+@pytest.mark.postgres
 def test_consoles_that_start_together_make_one_schema(database: str) -> None:
     stores: list[Store] = []
     threads = [
