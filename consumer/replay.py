@@ -57,6 +57,14 @@ _SAME_MS = 3_600_000
 _SLACK_MS = 10 * 60 * 1000
 
 
+class UnderWay(TaskmillError):
+    """Another replays the same queue. `replay`: its ID, where that is known."""
+
+    def __init__(self, text: str, replay: str | None) -> None:
+        super().__init__(text)
+        self.replay = replay
+
+
 class Replay:
     """One replay of one queue, to be run once. `say` is told how it goes on.
 
@@ -70,7 +78,10 @@ class Replay:
         index: ReplayedIndex,
         say: Callable[[Progress], None],
         clock: Clock = SYSTEM_CLOCK,
+        began: Callable[[Job], None] = lambda job: None,
     ) -> None:
+        """`began` is told of the job once it is this one's turn."""
+        self._began = began
         self._settings = settings
         self._topics = Topics(settings.prefix, queue)
         self._index = index
@@ -88,7 +99,7 @@ class Replay:
         """Replay what `source` finds; the job as it ended.
 
         One that was killed while it did the same is gone on with (`unfinished`). Raises
-        TaskmillError while another replays the same queue, and names it.
+        UnderWay while another replays the same queue, and names it.
         """
         with ExitStack() as stack:
             stack.callback(self._reader.close)
@@ -97,12 +108,14 @@ class Replay:
             try:
                 stack.enter_context(self._turn)
             except Taken as taken:
-                raise TaskmillError(self._of_another(taken.who)) from None
+                raise self._of_another(taken.who) from None
             stack.callback(self._transactions.close)
             # From here on one that has lost its turn without knowing it can commit no more.
             self._settle(Deadline(_PATIENCE_S, self._clock))
             self._index.refresh(self._admin(), self._reader)
-            return self._work(order, source, self._begin(order, source.what))
+            job = self._begin(order, source.what)
+            self._began(job)
+            return self._work(order, source, job)
 
     # ---- its steps ----------------------------------------------------------------------------
 
@@ -263,14 +276,16 @@ class Replay:
 
     # ---- what they need -----------------------------------------------------------------------
 
-    def _of_another(self, who: str) -> str:
+    def _of_another(self, who: str) -> UnderWay:
         """Whose turn it is, and since when."""
         began = [j for j in self._jobs() if j.status == RUNNING and who.startswith(f"{j.who} ")]
-        since = ""
+        since, id = "", None
         if began:
+            id = began[-1].id
             time = datetime.fromtimestamp(began[-1].began_at / 1000, UTC)
-            since = f", since {time:%Y-%m-%d %H:%M:%S}Z (replay {began[-1].id})"
-        return f"queue {self._topics.queue!r} is being replayed by {who}{since}: one at a time"
+            since = f", since {time:%Y-%m-%d %H:%M:%S}Z (replay {id})"
+        queue = self._topics.queue
+        return UnderWay(f"queue {queue!r} is being replayed by {who}{since}: one at a time", id)
 
     def _jobs(self) -> list[Job]:
         return read_jobs(self._settings, self._admin(), self._reader, self._topics.queue)

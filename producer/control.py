@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 
 from taskmill.producer.client import ProducerClient
 from taskmill.producer.delivery import AsyncDelivery, Delivery
-from taskmill.producer.reader import StateReader
+from taskmill.producer.reads import Orders, Reads
 from taskmill.producer.refusal import STALE, Refusals
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
@@ -32,8 +32,8 @@ class Ways(NamedTuple):
     Each is of the process that calls it, and may raise ClosedError.
     """
 
-    reader: Callable[[], StateReader]
-    sender: Callable[[], ControlSender]
+    reader: Callable[[], Reads]
+    sender: Callable[[], Orders]
 
 
 class ControlSender:

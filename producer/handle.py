@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Future
 from datetime import datetime
 from typing import Any, Generic, TypeVar, cast
 
 from taskmill.producer.control import Ways
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.ids import time_of
-from taskmill.producer.reader import RESULT_S, StateReader
+from taskmill.producer.reads import CLIENT_SKEW_MS
 from taskmill.producer.results import Results
 from taskmill.producer.time_limits import AT_ONCE, start_of
-from taskmill.producer.watch import Lying, Seen
 from taskmill.runtime.errors import (
     ConfigError,
     InvalidInput,
     ResultExpired,
-    ResultLost,
-    ResultTimeout,
     TaskFailed,
-    Unreachable,
 )
-from taskmill.schemas.models import JSON, TaskResult, TaskState
+from taskmill.schemas.models import JSON, TaskState
 from taskmill.schemas.states import Status
 
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
-#: What Kafka can answer at once is given up after this.
-ANSWER_S = 10.0
-#: A large result may take longer, by as long as it may be invisible.
-LARGE_S = ANSWER_S + RESULT_S
-#: A search through a partition of tasks or states: at 100,000 a second, six million.
-SEARCH_S = 60.0
 #: Clocks of the brokers of one cluster differ by less than this.
 _BROKER_SKEW_MS = 5_000
-#: Clocks of those who make IDs: what Kerberos (RFC 4120) tolerates, whose logins break first.
-_CLIENT_SKEW_MS = 300_000
 
 
 class Handle(Generic[R_co]):
@@ -76,13 +62,7 @@ class Handle(Generic[R_co]):
 
         A result whose `result_ttl` is over is not in it any more.
         """
-        reader = self._ways.reader()
-        newest = reader.newest(self.queue, self.id, self._since)
-        if self._since is None:
-            seen = _read_through(newest, reader)
-        else:
-            seen = _wait(newest, ANSWER_S, _away(reader, ANSWER_S))
-        return None if seen is None else _as_of(reader.now_ms(), seen.state)
+        return self._ways.reader().state(self.queue, self.id, self._since)
 
     def queued(self) -> TaskState | None:
         """The task as it lies on its topic, for one without a state: `queued`, and where.
@@ -90,9 +70,7 @@ class Handle(Generic[R_co]):
         None where it lies there no more, or never did. Reads the topic from the time that the ID
         tells, all of a partition for one that tells none. Raises Unreachable.
         """
-        reader = self._ways.reader()
-        lying = _read_through(reader.task(self.queue, self.id, self._since), reader)
-        return None if lying is None else _as_queued(lying, self.queue)
+        return self._ways.reader().queued(self.queue, self.id, self._since)
 
     def outcome(self, timeout: float | None = None) -> TaskState:
         """The state in which the task ended, waiting for it; a large result or error is in it too.
@@ -101,27 +79,11 @@ class Handle(Generic[R_co]):
         `timeout` is in seconds, None: as long as it takes. Raises ResultTimeout, ResultLost, and
         Unreachable where Kafka does not answer.
         """
-        reader = self._ways.reader()
-        future = reader.end(self.queue, self.id, self._since)
-        seen = _ended(_wait(future, timeout, self._too_late(reader, timeout)))
-        state = _as_of(reader.now_ms(), seen.state)
-        if state.large is None:
-            return state
-        large = reader.large(self.queue, seen)
-        found = _wait(large, LARGE_S, _away(reader, LARGE_S))
-        return self._whole(state, found, reader.now_ms())
+        return self._ways.reader().outcome(self.queue, self.id, self._since, timeout)
 
     async def aoutcome(self, timeout: float | None = None) -> TaskState:
         """As `outcome`, for asyncio."""
-        reader = self._ways.reader()
-        future = reader.end(self.queue, self.id, self._since)
-        seen = _ended(await _await(future, timeout, self._too_late(reader, timeout)))
-        state = _as_of(reader.now_ms(), seen.state)
-        if state.large is None:
-            return state
-        large = reader.large(self.queue, seen)
-        found = await _await(large, LARGE_S, _away(reader, LARGE_S))
-        return self._whole(state, found, reader.now_ms())
+        return await self._ways.reader().aoutcome(self.queue, self.id, self._since, timeout)
 
     def result(self, timeout: float | None = None) -> R_co:
         """What the task returned, waiting for it: `timeout` seconds, None: as long as it takes.
@@ -186,23 +148,6 @@ class Handle(Generic[R_co]):
     def _name_or(self, name: str | None) -> str | None:
         return name if self._definition is None else self._definition.name
 
-    def _whole(self, state: TaskState, large: TaskResult | None, now_ms: int) -> TaskState:
-        """`state` with what was set aside for its size."""
-        if large is not None:
-            return state._replace(
-                result=large.result,
-                content_type=large.content_type,
-                error=large.error or state.error,
-                large=None,
-            )
-        # By the clock of the worker that removed it, its time may be over already.
-        state = _as_of(now_ms + _CLIENT_SKEW_MS, state)
-        if state.status is Status.SUCCEEDED and state.large is not None:
-            raise ResultLost(
-                f"task {self.id!r} succeeded, but its result is no longer kept on {state.large}"
-            )
-        return state
-
     def _value(self, state: TaskState) -> R_co:
         if state.status is not Status.SUCCEEDED:
             kind, message = (state.error.type, state.error.message) if state.error else ("", "")
@@ -217,17 +162,6 @@ class Handle(Generic[R_co]):
             return cast(R_co, Results(state.name, Any).load(state.result))
         return cast(R_co, self._definition.load_result(state.result))
 
-    def _too_late(self, reader: StateReader, timeout: float | None) -> Callable[[], Exception]:
-        def error() -> Exception:
-            if reader.trouble:
-                return _unreachable(reader, timeout or 0.0)
-            # Of an ID that others may have used nobody knows by then whether there is such a task.
-            search = self._since is None
-            so_far = ", as far as its states were read by then" if search else "; it goes on"
-            return ResultTimeout(f"task {self.id!r} has not ended within {timeout:g} s{so_far}")
-
-        return error
-
     def __repr__(self) -> str:
         return f"<Handle of task {self.id!r} in queue {self.queue!r}>"
 
@@ -240,90 +174,4 @@ def own_since(appended_at: int | None) -> int | None:
 def foreign_since(task_id: str) -> int | None:
     """`since` of an ID that came from elsewhere: a UUIDv7 tells when it was made."""
     made_at = time_of(task_id)
-    return None if made_at is None else made_at - _CLIENT_SKEW_MS
-
-
-def _away(reader: StateReader, within_s: float) -> Callable[[], Exception]:
-    return lambda: _unreachable(reader, within_s)
-
-
-def _unreachable(reader: StateReader, within_s: float) -> Unreachable:
-    if reader.trouble:
-        what = f"did not answer within {within_s:g} s ({reader.trouble})"
-    else:
-        what = f"answers, but what it holds was not read through within {within_s:g} s"
-    return Unreachable(f"Kafka at {reader.address} {what}")
-
-
-def _as_queued(lying: Lying, queue: str) -> TaskState:
-    task, partition, offset = lying
-    return TaskState(
-        id=task.id,
-        name=task.name,
-        queue=queue,
-        status=Status.QUEUED,
-        generation=task.generation,
-        seq=task.seq,
-        attempt=task.attempt,
-        worker="",
-        enqueued_at=task.enqueued_at,
-        started_at=None,
-        finished_at=None,
-        next_attempt_at=None,
-        result=None,
-        content_type=None,
-        error=None,
-        source_partition=partition,
-        source_offset=offset,
-        large=None,
-    )
-
-
-def _as_of(now_ms: int, state: TaskState) -> TaskState:
-    """`state` without a result whose time is over by `now_ms`."""
-    at = state.result_expires_at
-    if at is None or now_ms < at:
-        return state
-    return state._replace(result=None, content_type=None, large=None)
-
-
-def _ended(seen: Seen | None) -> Seen:
-    assert seen is not None, "an end is waited for until there is one"
-    return seen
-
-
-def _wait(future: Future[T], timeout: float | None, too_late: Callable[[], Exception]) -> T:
-    try:
-        return future.result(timeout)
-    except ResultTimeout:
-        raise  # it says more than we could
-    except TimeoutError:
-        raise too_late() from None
-    finally:
-        future.cancel()  # whoever leaves, by whatever way, is not to be told any more
-
-
-def _read_through(future: Future[T], reader: StateReader) -> T:
-    """What a search finds, which may take SEARCH_S as long as Kafka answers at all."""
-    try:
-        try:
-            return future.result(ANSWER_S)
-        except TimeoutError:
-            if reader.trouble:
-                raise _unreachable(reader, ANSWER_S) from None
-        try:
-            return future.result(SEARCH_S - ANSWER_S)
-        except TimeoutError:
-            raise _unreachable(reader, SEARCH_S) from None
-    finally:
-        future.cancel()
-
-
-async def _await(future: Future[T], timeout: float | None, too_late: Callable[[], Exception]) -> T:
-    try:
-        async with asyncio.timeout(timeout):
-            return await asyncio.wrap_future(future)
-    except ResultTimeout:
-        raise  # it says more than we could
-    except TimeoutError:
-        raise too_late() from None
+    return None if made_at is None else made_at - CLIENT_SKEW_MS

@@ -12,6 +12,8 @@ from queue import Empty, SimpleQueue
 
 from confluent_kafka import KafkaException
 
+from taskmill.producer import answers
+from taskmill.producer.answers import RESULT_S
 from taskmill.producer.session import Session
 from taskmill.producer.watch import Lying, ResultWatch, Seen, StateWatch, TaskWatch, Watch
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
@@ -20,15 +22,12 @@ from taskmill.runtime.errors import ClosedError, TaskmillError
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.topics import Topics
 from taskmill.schemas.codec import Codec, check_id
-from taskmill.schemas.models import TaskResult
+from taskmill.schemas.models import TaskResult, TaskState
 
 logger = logging.getLogger("taskmill.reader")
 
 #: Without a question for so long, the consumers are closed.
 IDLE_S = 30.0
-#: A result becomes visible with its state, or after it: within the ten seconds in which the broker
-#: finishes what a crash left half done, and a little.
-RESULT_S = 12.0
 #: Before another session goes on where one has failed.
 RETRY_S = 0.5
 
@@ -87,6 +86,24 @@ class StateReader:
         watch = TaskWatch(topics, check_id(task_id), since, self._codec)
         self._submit(watch)
         return watch.future
+
+    # ---- what handles ask (reads.py) ---------------------------------------------------------
+
+    def state(self, queue: str, task_id: str, since: int | None) -> TaskState | None:
+        return answers.state(self, queue, task_id, since)
+
+    def queued(self, queue: str, task_id: str, since: int | None) -> TaskState | None:
+        return answers.queued(self, queue, task_id, since)
+
+    def outcome(
+        self, queue: str, task_id: str, since: int | None, timeout: float | None
+    ) -> TaskState:
+        return answers.outcome(self, queue, task_id, since, timeout)
+
+    async def aoutcome(
+        self, queue: str, task_id: str, since: int | None, timeout: float | None
+    ) -> TaskState:
+        return await answers.aoutcome(self, queue, task_id, since, timeout)
 
     def close(self) -> None:
         """End the thread; who still waits gets a ClosedError."""

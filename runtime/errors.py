@@ -8,6 +8,10 @@ TaskmillError
 │   ├── UnknownTask        no task of that name is declared
 │   └── PayloadTooLarge    the encoded task is larger than the topic takes
 ├── Unreachable            the broker, registry or store did not answer in time  exit 3
+├── NotAllowed             the console does not take the token, or not for this  exit 2
+├── NotFound               the console knows no such thing
+│   └── Gone               … any more
+├── Conflict               it does not go with how things stand at the console
 ├── EnqueueError           some calls of an `enqueue_many` were not accepted
 ├── ClosedError            the App (or a client of it) was closed, or forked
 ├── InvalidResult          a result cannot be serialised, or is not of the declared type
@@ -38,6 +42,8 @@ class TaskmillError(Exception):
     """Base of all errors raised by taskmill. `exit_code` is what a command ends with."""
 
     exit_code = 1
+    #: Of what a console answered: under which its log tells more.
+    request_id: str | None = None
 
 
 class ConfigError(TaskmillError):
@@ -72,6 +78,24 @@ class Unreachable(TaskmillError, ConnectionError):
     """The broker, the registry or the store did not answer within the deadline."""
 
     exit_code = 3
+
+
+class NotAllowed(TaskmillError):
+    """The console does not take the token, or the token does not allow this."""
+
+    exit_code = 2
+
+
+class NotFound(TaskmillError, LookupError):
+    """The console knows no such thing; of a task it says whether it may be too old."""
+
+
+class Gone(NotFound):
+    """It is no longer kept."""
+
+
+class Conflict(TaskmillError):
+    """It does not go with how things stand: the task has ended, a replay is under way."""
 
 
 class EnqueueError(TaskmillError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
@@ -21,6 +21,7 @@ from taskmill.producer.middleware import Hooks, Middleware, as_middleware
 from taskmill.producer.options import CallOptions, Options
 from taskmill.producer.process import PerProcess
 from taskmill.producer.reader import StateReader
+from taskmill.producer.reads import Orders, Reads
 from taskmill.producer.registry import Registry
 from taskmill.producer.retry import Retry
 from taskmill.producer.undeclared import dump_undeclared
@@ -67,11 +68,23 @@ class _Parts:
         if "codec" in self.__dict__ and self.codec is not CODEC:
             self.codec.close()
 
-    def reader(self) -> StateReader:
-        return StateReader(self.settings, self.codec, self.clock)
+    def reader(self) -> Reads:
+        settings = self.settings
+        if settings.api_url is None:
+            return StateReader(settings, self.codec, self.clock)
+        # Its HTTP client is imported by those who ask a console.
+        from taskmill.console.client.handles import ConsoleReads
 
-    def control_sender(self, name: str) -> ControlSender:
-        return ControlSender(self.settings, name, self.codec, self.clock)
+        return ConsoleReads(settings.api_url, settings.api_token, self.clock)
+
+    def sender(self, name: str) -> Orders:
+        settings = self.settings
+        by_kafka = partial(ControlSender, settings, name, self.codec, self.clock)
+        if settings.api_url is None:
+            return by_kafka()
+        from taskmill.console.client.handles import ConsoleOrders
+
+        return ConsoleOrders(settings.api_url, settings.api_token, by_kafka, self.clock)
 
     def enqueuer(self, name: str, ways: Ways) -> Enqueuer:
         return Enqueuer(self.settings, name, self.codec, lambda: self.hooks, ways, clock=self.clock)
@@ -108,7 +121,7 @@ class App:
         self._lifespan: Lifespan = no_lifespan
         owner = f"App {name!r}"
         self._reader = PerProcess(parts.reader, owner)
-        self._sender = PerProcess(lambda: parts.control_sender(name), owner)
+        self._sender = PerProcess(lambda: parts.sender(name), owner)
         self._ways = ways = Ways(self._reader.get, self._sender.get)
         self._enqueuer = PerProcess(lambda: parts.enqueuer(name, ways), owner)
         #: Declared tasks, by name and alias.

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taskmill.app import App
+from taskmill.cli.asking import complete_id, complete_queue
 from taskmill.cli.output import json_option, print_json
 from taskmill.consumer.turn import myself
 from taskmill.schemas import json_form
@@ -15,8 +16,8 @@ from taskmill.schemas.states import Status
 
 
 @click.command()
-@click.argument("task_id", metavar="ID")
-@click.option("-q", "--queue", default="default", show_default=True)
+@click.argument("task_id", metavar="ID", shell_complete=complete_id)
+@click.option("-q", "--queue", default="default", show_default=True, shell_complete=complete_queue)
 @click.option("--wait", is_flag=True, help="Wait until the task has ended.")
 @json_option
 def cancel(task_id: str, queue: str, wait: bool, as_json: bool) -> int:

@@ -9,12 +9,15 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import click
 
 from taskmill._version import __version__
 from taskmill.runtime.errors import TaskmillError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 #: Ended by Ctrl-C: 128 + SIGINT, as shells tell it.
 _INTERRUPTED = 130
@@ -32,6 +35,7 @@ COMMANDS: dict[str, Entry] = {
     "broker": Entry("taskmill.cli.broker:broker", "Run a local Apache Kafka, data kept."),
     "cancel": Entry("taskmill.cli.cancel:cancel", "Have a task end, wherever it stands."),
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
+    "console": Entry("taskmill.cli.console:console", "Serve the HTTP API and the dashboard."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
     "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
     "dlq": Entry("taskmill.cli.dlq:dlq", "Look at dead letters, and replay them."),
@@ -48,10 +52,20 @@ COMMANDS: dict[str, Entry] = {
     "schemas": Entry("taskmill.cli.wire:schemas", "Export the Avro schemas."),
     "status": Entry("taskmill.cli.status:status", "Show where a task stands."),
     "tokens": Entry("taskmill.cli.tokens:tokens", "Say who may use the console."),
+    "tasks": Entry("taskmill.cli.tasks:tasks", "List tasks, as a console knows them."),
+    "top": Entry("taskmill.cli.top:top", "Show queues, rates, lag and failures, live."),
     "topics": Entry(
         "taskmill.cli.topics:topics", "Create, check and migrate the topics of queues."
     ),
     "worker": Entry("taskmill.cli.worker:worker", "Run the tasks of an App."),
+}
+
+
+#: What a shell's start-up file says (docs/terminal.md).
+_COMPLETION = {
+    "bash": 'eval "$(_TASKMILL_COMPLETE=bash_source taskmill)"',
+    "zsh": 'eval "$(_TASKMILL_COMPLETE=zsh_source taskmill)"',
+    "fish": "_TASKMILL_COMPLETE=fish_source taskmill | source",
 }
 
 
@@ -70,6 +84,19 @@ class Frame(click.Group):
         module, name = entry.target.split(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands without an import of any; options as everywhere."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        from click.shell_completion import CompletionItem
+
+        found = [name for name in sorted(COMMANDS) if name.startswith(incomplete)]
+        return [CompletionItem(name, help=COMMANDS[name].help) for name in found]
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Completion"):
+            formatter.write_dl(list(_COMPLETION.items()))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

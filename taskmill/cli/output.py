@@ -14,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from taskmill.cli.columns import Column
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: A pipe has no width: rows are never cut there. Any terminal is narrower.
@@ -65,6 +67,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
         # Text, not str: what people name their tasks is no markup.
         table.add_row(*(Text(shown(value)) for value in row))
     console.print(table)
+
+
+def print_fitted(columns: Sequence[Column], rows: Sequence[Sequence[object]]) -> None:
+    """A table to stdout that leaves out columns which a terminal has no room for; a pipe has."""
+    from taskmill.cli.columns import fitted
+
+    console = _console(stderr=False)
+    console.print(fitted(columns, rows, console.width, is_ruled=console.is_terminal))
 
 
 def note(message: str) -> None:

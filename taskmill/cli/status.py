@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from taskmill.app import App
+from taskmill.cli.asking import complete_id, complete_queue
 from taskmill.cli.duration import Duration
 from taskmill.cli.enqueue import report_outcome
 from taskmill.cli.output import json_option, print_json, print_table
@@ -17,18 +18,20 @@ from taskmill.schemas import json_form
 from taskmill.schemas.models import TaskState
 from taskmill.schemas.states import is_terminal
 
-_queue_option = click.option("-q", "--queue", default="default", show_default=True)
+_queue_option = click.option(
+    "-q", "--queue", default="default", show_default=True, shell_complete=complete_queue
+)
 
 
 @click.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", shell_complete=complete_id)
 @_queue_option
 @json_option
 def status(task_id: str, queue: str, as_json: bool) -> int:
     """Show where a task stands: its state as workers told it last.
 
-    A task that no worker has told of is looked for on its queue's topic. An ID is unique in its
-    queue.
+    A task that no worker has told of is looked for on its queue's topic. With TASKMILL_API_URL a
+    console is asked, not Kafka. An ID is unique in its queue.
     """
     with closing(App("cli")) as app:
         document = json_form.as_json(_find(app.handle(task_id, queue)))
@@ -40,7 +43,7 @@ def status(task_id: str, queue: str, as_json: bool) -> int:
 
 
 @click.command()
-@click.argument("task_id", metavar="ID")
+@click.argument("task_id", metavar="ID", shell_complete=complete_id)
 @_queue_option
 @click.option(
     "--wait",

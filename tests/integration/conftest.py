@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.commands import Command, runner, set_environment
+from support.consoles import Stand
 from support.letters import LetterBox
 from support.migrations import Scene
 from support.postgres import Postgres
@@ -47,3 +48,10 @@ def url(postgres: Postgres, database: str) -> str:
     """A database of the test's own, with a table for what handlers do."""
     postgres.query("CREATE TABLE effects (id text, n int)", database)
     return database
+
+
+@pytest.fixture(scope="module")
+def stand(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
+    """A console and a worker, shared by the tests of a file."""
+    with Stand(broker, tmp_path_factory.mktemp("stand")) as one:
+        yield one

@@ -288,7 +288,7 @@ def test_a_task_without_a_state_is_found_on_its_topic_and_an_unknown_one_is_not(
 def test_an_unreachable_broker_is_told_with_its_address(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taskmill.producer.handle.ANSWER_S", 1.0)
+    monkeypatch.setattr("taskmill.producer.answers.ANSWER_S", 1.0)
     address = f"127.0.0.1:{quiet_port()}"
     with App("nowhere", bootstrap_servers=address, state_dir=tmp_path) as app:
         with pytest.raises(Unreachable, match=f"{address} did not answer within 1 s"):

@@ -1,0 +1,55 @@
+"""`taskmill console`: the status store, the HTTP API and the dashboard, until told to stop."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+
+import click
+
+from taskmill.cli.output import log_to_stderr, note
+from taskmill.runtime.config import load_settings
+from taskmill.runtime.errors import ConfigError
+
+#: What the extra brings, by the names that are imported.
+_PARTS = ("fastapi", "uvicorn", "sqlalchemy", "alembic")
+
+
+@dataclass(frozen=True)
+class Missing:
+    """The extra is not there: which module is missing first."""
+
+    module: str
+
+    def told(self, what: str) -> str:
+        """In one line; `what`: what needs it."""
+        return f"{what} needs {self.module}: pip install 'taskmill[console]'"
+
+
+def missing_extra() -> Missing | None:
+    """What of the extra `console` is not installed; None: it is."""
+    for name in _PARTS:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            return Missing(error.name or name)
+    return None
+
+
+@click.command()
+@click.option("--host", metavar="ADDRESS", help="Listen on it; 0.0.0.0: all. Default: 127.0.0.1.")
+@click.option("--port", type=click.IntRange(0, 65535), help="0: any free one. Default: 8420.")
+def console(host: str | None, port: int | None) -> int:
+    """Keep the status store up to date, and serve the HTTP API and the dashboard.
+
+    Who asks needs a token (`taskmill tokens create`). SIGTERM or Ctrl-C drains; a second one stops
+    at once. Several consoles need PostgreSQL (TASKMILL_STORE_URL).
+    """
+    missing = missing_extra()
+    if missing is not None:
+        raise ConfigError(missing.told("the console"))
+    from taskmill.console.serve import Console
+
+    settings = load_settings(console_host=host, console_port=port)
+    log_to_stderr(settings.log_level)
+    return Console(settings).run(lambda url: note(f"console at {url}"))
