@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType
-from typing import IO
+from typing import IO, NamedTuple
 
 import click
 
 from taskmill.cli.output import note
+from taskmill.cli.reload import Sources, folders_of, try_app
 from taskmill.cli.target import app_option, load_app
 from taskmill.runtime.clock import SYSTEM_CLOCK, Deadline
 from taskmill.runtime.config import Settings
@@ -36,13 +37,22 @@ _LOOK_S = 0.2
 
 @click.command()
 @app_option(required=True)
-def dev(target: str) -> int:
+@click.option(
+    "--reload",
+    "reloads",
+    is_flag=True,
+    help="Start the App's processes anew, drained, when a file of its modules changes. Code that "
+    "cannot be imported is told of, and those that run are kept.",
+)
+def dev(target: str, reloads: bool) -> int:
     """Run all that an App needs here: a broker, its topics, a worker, a scheduler.
 
     The local broker is started where no bootstrap_servers is set, and stopped at the end if this
     started it; its data stays. Ctrl-C drains; a second one stops at once.
     """
+    before = set(sys.modules)
     app = load_app(target)
+    sources = _sources(before) if reloads else None
     settings = app.settings
     with _broker(settings):
         queues = tuple(app.tasks.queues) or ("default",)
@@ -53,10 +63,23 @@ def dev(target: str) -> int:
         note(f"App {app.name}: tasks {tasks}; queues {', '.join(queues)}")
         note("Ctrl-C drains and ends")
         with _signals() as told:
-            group = Group()
+            group = Group(None if sources is None else Reload(target, sources))
             for role, arguments in ROLES.items():
                 group.start(role, arguments(target))
             return group.run(told)
+
+
+def _sources(before: set[str]) -> Sources:
+    """The files of the modules that were imported since, the App's."""
+    modules = [module for name, module in list(sys.modules.items()) if name not in before]
+    return Sources(folders_of(modules))
+
+
+class Reload(NamedTuple):
+    """What is looked at for changes, and what is imported to find out whether they are sound."""
+
+    target: str
+    sources: Sources
 
 
 @contextmanager
@@ -97,7 +120,11 @@ def _signals() -> Iterator[SimpleQueue[int]]:
 class Group:
     """Child processes that live and end together, their output shown line by line."""
 
-    def __init__(self) -> None:
+    def __init__(self, reload: Reload | None = None) -> None:
+        """With `reload`, they are started anew when files change, and one that ends by itself is
+        waited for until they do."""
+        self._reload = reload
+        self._arguments: dict[str, list[str]] = {}
         self._children: dict[str, subprocess.Popen[str]] = {}
         self._threads: list[threading.Thread] = []
 
@@ -105,8 +132,8 @@ class Group:
         """Start `taskmill ARGUMENTS` as `role`."""
         child = subprocess.Popen(
             # -P: a folder named taskmill in the working directory is not this package. What -A
-            # names is found there all the same.
-            [sys.executable, "-P", "-m", "taskmill", *arguments],
+            # names is found there all the same. -B: see try_app.
+            [sys.executable, "-P", *(["-B"] if self._reload else []), "-m", "taskmill", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -118,27 +145,61 @@ class Group:
         assert child.stdout is not None, "it is a pipe"
         thread = threading.Thread(target=_show, args=(role, child.stdout), daemon=True)
         thread.start()
+        self._arguments[role] = arguments
         self._children[role] = child
         self._threads.append(thread)
 
     def run(self, told: SimpleQueue[int]) -> int:
         """Until a signal, which drains them, or until one ends by itself; the exit code."""
-        code = 0
         try:
-            while not (ended := self._ended()):
-                if _next(told):
-                    code = self._drain(told)
-                    break
-            else:
-                note(f"{', '.join(ended)} ended by itself: ending the others")
-                code = max(1, self._drain(told))
+            return self._run(told) if self._reload is None else self._run_anew(told, self._reload)
         finally:
             for child in self._children.values():
                 child.kill()
                 child.wait()
             for thread in self._threads:
                 thread.join()
-        return code
+
+    def _run(self, told: SimpleQueue[int]) -> int:
+        while not (ended := self._ended()):
+            if _next(told):
+                return self._drain(told)
+        note(f"{', '.join(ended)} ended by itself: ending the others")
+        return max(1, self._drain(told))
+
+    def _run_anew(self, told: SimpleQueue[int], reload: Reload) -> int:
+        """As `_run`, and all anew when the App has changed and can be imported."""
+        mourned: list[str] = []
+        while not _next(told):
+            if (ended := self._ended()) != mourned:
+                mourned = ended
+                note(f"{', '.join(ended)} ended by itself: waiting for a change")
+            if not (changed := reload.sources.changed()):
+                continue
+            note(f"{', '.join(path.name for path in changed)} changed")
+            if (wrong := _wrong_with(reload.target, told)) is None:
+                break  # by a signal
+            if wrong:
+                note(f"{wrong}: what runs goes on as it was, until the next change")
+                continue
+            if not self._end_for_now(told):
+                break
+            for role, arguments in self._arguments.items():
+                self.start(role, arguments)
+            mourned = []
+        return self._drain(told)
+
+    def _end_for_now(self, told: SimpleQueue[int]) -> bool:
+        """Drain all; False where a signal says that this is the end."""
+        self._ask()
+        deadline = Deadline(DRAIN_S, SYSTEM_CLOCK)
+        while len(self._ended()) < len(self._children) and not deadline.over():
+            if _next(told):
+                return False
+        for child in self._children.values():
+            child.kill()
+            child.wait()
+        return True
 
     def _ended(self) -> list[str]:
         return [role for role, child in self._children.items() if child.poll() is not None]
@@ -155,6 +216,18 @@ class Group:
     def _ask(self) -> None:
         for child in self._children.values():
             child.send_signal(signal.SIGTERM)
+
+
+def _wrong_with(target: str, told: SimpleQueue[int]) -> str | None:
+    """Why the App cannot be imported as it is now, empty where it can; None: a signal came."""
+    with try_app(target) as attempt:
+        while attempt.poll() is None:
+            if _next(told):
+                attempt.kill()
+                return None
+        assert attempt.stderr is not None, "it is a pipe"
+        said = attempt.stderr.read().strip().splitlines()
+    return "" if attempt.returncode == 0 else said[-1] if said else "it cannot be imported"
 
 
 def _next(told: SimpleQueue[int]) -> bool:
