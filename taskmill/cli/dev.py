@@ -221,12 +221,15 @@ class Group:
 def _wrong_with(target: str, told: SimpleQueue[int]) -> str | None:
     """Why the App cannot be imported as it is now, empty where it can; None: a signal came."""
     with try_app(target) as attempt:
-        while attempt.poll() is None:
-            if _next(told):
-                attempt.kill()
-                return None
-        assert attempt.stderr is not None, "it is a pipe"
-        said = attempt.stderr.read().strip().splitlines()
+        while True:
+            try:
+                said = attempt.communicate(timeout=_LOOK_S)[1].strip().splitlines()
+                break
+            except subprocess.TimeoutExpired:
+                if not told.empty():
+                    told.get()
+                    attempt.kill()
+                    return None
     return "" if attempt.returncode == 0 else said[-1] if said else "it cannot be imported"
 
 
