@@ -245,7 +245,7 @@ class _Bare:
         self._text = annotation if isinstance(annotation, str) else repr(annotation)
 
     def __repr__(self) -> str:
-        return self._text.strip("\"")
+        return self._text.strip('"')
 
 
 def _own_doc(found: type) -> str:
@@ -267,7 +267,8 @@ def errors_page() -> str:
     public = ", ".join(
         f"`{n}`"
         for n in taskmill.__all__
-        if isinstance(getattr(taskmill, n), type) and issubclass(getattr(taskmill, n), BaseException)
+        if isinstance(getattr(taskmill, n), type)
+        and issubclass(getattr(taskmill, n), BaseException)
     )
     return "\n".join(
         (

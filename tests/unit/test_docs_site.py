@@ -41,5 +41,7 @@ def test_the_site_builds_without_a_warning_and_asks_no_other_address(tmp_path: P
     built = list(site.rglob("*.html"))
     assert len(built) >= len(list(DOCS.rglob("*.md")))
     for page in built:
-        loaded = re.findall(r'<(?:link|script|img)[^>]*(?:href|src)="?(https?:)?//', page.read_text())
+        loaded = re.findall(
+            r'<(?:link|script|img)[^>]*(?:href|src)="?(https?:)?//', page.read_text()
+        )
         assert not loaded, page.name

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import ModuleType
 
-import json
 import pytest
 
 from taskmill.cli.reload import LOOK_S, Sources, folders_of, try_app
