@@ -119,8 +119,8 @@ def settings_page() -> str:
     return "\n".join(
         (
             "# Settings\n",
-            "`TASKMILL_…` in the environment, over `taskmill.toml` in the working directory, over these",
-            "defaults. In the file a setting has its name in small letters, without `TASKMILL_`.",
+            "`TASKMILL_…` in the environment, over `taskmill.toml` in the working directory, over",
+            "these defaults. In the file a setting is named in small letters, without `TASKMILL_`.",
             "`taskmill config` shows what is in effect, where it comes from, and what is misspelt.",
             "Passwords and keys are masked wherever settings are shown.\n",
             table(("variable", "type", "default", ""), rows) + "\n",
@@ -168,8 +168,8 @@ def python_page() -> str:
         (exceptions if is_error else things).append(name)
     parts = [
         "# Python\n",
-        "What `from taskmill import …` gives. Everything else is not promised to stay as it is, but for",
-        "`taskmill.testing` ([testing](../testing.md)) and `taskmill.console.client` "
+        "What `from taskmill import …` gives. Nothing else is promised to stay as it is, but",
+        "for `taskmill.testing` ([testing](../testing.md)) and `taskmill.console.client`",
         "([client](../client.md)).\n",
     ]
     for name in things:
@@ -280,7 +280,7 @@ def errors_page() -> str:
             "## Exit codes\n",
             "| code | of a command |\n| --- | --- |",
             "| 0 | done |",
-            "| 1 | the work failed: a task that is dead, drift in topics, a replay that ended early |",
+            "| 1 | the work failed: a dead task, drift in topics, a replay that ended early |",
             "| 2 | wrong use or bad input; nothing was stored |",
             "| 3 | the broker or the store is unreachable |",
             "| 130 | ended by Ctrl-C |\n",
@@ -309,9 +309,9 @@ def topics_page() -> str:
     assert not missing, missing
     parts = [
         "# Topics\n",
-        "With the prefix `taskmill` and default settings. They are made when they are first needed;",
-        "`taskmill topics create` makes a queue's beforehand, `taskmill topics check` tells where they",
-        "differ from this. Three replicas and `min.insync.replicas=2` where the cluster has three brokers.",
+        "With the prefix `taskmill` and default settings. They are made when first needed;",
+        "`taskmill topics create` makes a queue's beforehand, `taskmill topics check` tells where",
+        "they differ. With three brokers: three replicas and `min.insync.replicas=2`.",
         "What is in their records: [the wire](../wire.md).\n",
         table(("topic", "key", "holds", "partitions"), (_topic(spec) for spec in specs)) + "\n",
         "The counts of "

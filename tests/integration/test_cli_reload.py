@@ -1,4 +1,4 @@
-"""`taskmill dev --reload`: edited code runs, what ran is finished, and a slip of the pen kills nobody."""
+"""`dev --reload`: edited code runs, what ran is finished, a slip of the pen ends nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The site builds without a warning, which includes its links; its reference is that of the code."""
+"""The site builds without a warning, links included; its reference is what the code says."""
 
 from __future__ import annotations
 
