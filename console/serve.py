@@ -16,7 +16,7 @@ import uvicorn
 from taskmill.console.api.app import create_app
 from taskmill.console.api.replays import Replays
 from taskmill.console.api.services import Services
-from taskmill.console.projection.projector import Projector
+from taskmill.console.projecting import Projecting
 from taskmill.console.queues import QueueWatch
 from taskmill.console.store.address import store_url
 from taskmill.console.store.open import open_store
@@ -60,7 +60,7 @@ class Console:
             listener = stack.enter_context(listen(self._settings))
             store = open_store(store_url(self._settings), self._clock)
             stack.callback(store.close)
-            projector = Projector(self._settings, store, self._clock)
+            projection = Projecting(self._settings, self._clock)
             tokens = TokenTable(self._settings, self._clock)
             queues = QueueWatch(self._settings, self._clock)
             stack.callback(queues.close)
@@ -68,7 +68,7 @@ class Console:
                 self._settings, tokens, store, queues, page=self._page, clock=self._clock
             )
             replays = Replays(self._settings, services.codec, self._clock)
-            for part in (projector, tokens):
+            for part in (projection, tokens):
                 part.start()
                 stack.callback(part.close)
             services.start()

@@ -10,6 +10,7 @@ from taskmill.producer.context import Encode
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.config import Settings
+from taskmill.runtime.meter import Meter
 from taskmill.schemas.codec import Codec
 
 
@@ -30,3 +31,4 @@ class AppLike(Protocol):
     def encode(self) -> Encode: ...
     @property
     def resources(self) -> Callable[[], AbstractAsyncContextManager[Any]]: ...
+    def count_into(self, meter: Meter) -> None: ...

@@ -186,7 +186,7 @@ class Cancelling(Intake):
         """The end of `record`, which waited to be started until a newer one of its ID came."""
         self.counts.superseded += 1
         self._gates.ended(record)
-        return Outcome(record, None)
+        return Outcome(record, None, is_superseded=True)
 
     def _ended(self, part: Part, pending: Pending, outcome: Outcome) -> Outcome:
         """In place of `outcome`, which is held."""

@@ -31,7 +31,9 @@ from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import StoreDamaged, Unreachable
 from taskmill.runtime.kafka import client_config
+from taskmill.runtime.meter import Meter
 from taskmill.runtime.topics import Topics, ensure, partition_count
+from taskmill.runtime.vitals import Pulse
 from taskmill.schemas.codec import Codec
 
 logger = logging.getLogger("taskmill.worker")
@@ -60,6 +62,8 @@ class Parts(NamedTuple):
     clock: Clock
     hooks: Hooks
     executors: Executors
+    meter: Meter
+    pulse: Pulse
 
 
 class Engine:
@@ -80,10 +84,10 @@ class Engine:
         settings = parts.settings
         self.queue = queue
         self._parts = parts
-        self._topics = Topics(settings.prefix, queue)
+        self.topics = Topics(settings.prefix, queue)
         ensure(settings, queue)
         parts.codec.prepare()
-        tasks, dlq = _count(settings, self._topics.tasks), _count(settings, self._topics.dlq)
+        tasks, dlq = _count(settings, self.topics.tasks), _count(settings, self.topics.dlq)
         self._membership = Membership(settings, queue, parts.slot.name, parts.clock)
         self.core = Core(
             Protocol(limits, at_most_once, queue, settings.crash_loop_limit),
@@ -97,34 +101,38 @@ class Engine:
         self.core.interrupt = self._valve.interrupt
         self.core.protocol.stored = stored
         topic = ControlTopic(
-            settings, self._topics.control, tasks, self._membership.group, parts.codec, parts.clock
+            settings, self.topics.control, tasks, self._membership.group, parts.codec, parts.clock
         )
         self.restorer = self._new_restorer(topic)
         control = ControlReader(self.core, topic, self.restorer.restore)
         self.poller = Poller(
             self.core,
-            Decoder(parts.codec, self._topics.tasks, tasks, settings.max_task_bytes),
-            self._topics.tasks,
+            Decoder(parts.codec, self.topics.tasks, tasks, settings.max_task_bytes),
+            self.topics.tasks,
             self._membership.incremental,
             self._valve.submit,
             self._valve.cancel,
             self.restorer.restore,
+            lambda: parts.pulse.beat(f"consuming {queue}"),
         )
         self.restorer.restored = self.poller.resume_at
+        self.restorer.took = self._timed("taskmill_restore_seconds")
+        self._committed_in = self._timed("taskmill_commit_seconds")
+        self.poller.assigned = lambda: parts.meter.add("taskmill_rebalances_total", queue)
         self.committer = Committer(
             settings,
-            self._topics,
+            self.topics,
             Partitions(tasks, dlq),
             parts.slot.transactional_id(settings.prefix, queue),
-            StateEncoder(parts.codec, queue, parts.slot.name, self._topics.results),
+            StateEncoder(parts.codec, queue, parts.slot.name, self.topics.results),
             parts.clock,
         )
         self.core.vet = self.committer.children.vet
-        retention = Retention(self.core, settings, self._topics.tasks, self._membership.group)
-        watch = retry_watch.RetryWatch(settings, self._topics, parts.clock)
+        retention = Retention(self.core, settings, self.topics.tasks, self._membership.group)
+        watch = retry_watch.RetryWatch(settings, self.topics, parts.clock)
         #: What the worker's upkeep does for this queue.
         self.jobs = [
-            Job(f"retention of {self._topics.tasks}", retention.every_s, retention.step),
+            Job(f"retention of {self.topics.tasks}", retention.every_s, retention.step),
             Job(f"retries of queue {queue}", retry_watch.EVERY_S, watch.step),
         ]
         #: What ended a thread that should have gone on; the worker stops on it.
@@ -136,11 +144,15 @@ class Engine:
             self._thread("control", control.run),
         ]
 
+    def _timed(self, name: str) -> Callable[[float], None]:
+        """What enters seconds into this queue's histogram of that name."""
+        return lambda seconds: self._parts.meter.observe(name, self.queue, seconds=seconds)
+
     def _new_restorer(self, control: ControlTopic) -> Restorer:
         return Restorer(
             self.core,
             self._parts.settings,
-            self._topics,
+            self.topics,
             self._membership.group,
             self._parts.slot.path / self.queue,
             self._parts.codec,
@@ -155,6 +167,7 @@ class Engine:
         for thread in self._threads:
             thread.daemon = True
             thread.start()
+        self._beat()
 
     def pause(self, paused: bool) -> None:
         """Begin no record of the queue any more, or go on; what runs ends and commits."""
@@ -250,7 +263,8 @@ class Engine:
         core, committer = self.core, self.committer
         pause, gathered = REDO_S, 0.0
         while not core.closed.is_set():
-            if not committer.is_open and not committer.open(core.closed.is_set):
+            self._beat()
+            if not committer.is_open and not committer.open(self._is_closed):
                 return
             core.collect(LOOK_S)
             while True:
@@ -261,9 +275,12 @@ class Engine:
                 transaction = core.begin()
                 if transaction is None:
                     break
+                began = self._beat()
                 answer, reached = committer.run(transaction)
-                gathered = core.clock.monotonic() + GATHER_S
+                now = core.clock.monotonic()
+                gathered = now + GATHER_S
                 if answer is Answer.COMMITTED:
+                    self._committed_in(now - began)
                     try:
                         core.commit_marks(transaction, reached)
                     except StoreDamaged as error:
@@ -274,17 +291,32 @@ class Engine:
                         self._told(transaction.all_outcomes)
                     pause = REDO_S
                 elif answer is Answer.ABORTED:
+                    self._failed(answer)
                     core.abort(transaction)
                     core.closed.wait(pause)
                     pause = min(2 * pause, REDO_MAX_S)
                 else:
+                    self._failed(answer)
                     leases = core.unknown(transaction)
                     # Its successor ends the transaction either way; only then can it be read.
-                    if committer.open(core.closed.is_set):
+                    if committer.open(self._is_closed):
                         self.restorer.restore(leases)
                 if not committer.is_open or core.closed.is_set():
                     break
                 core.collect(0)
+
+    def _beat(self) -> float:
+        """The commit thread moves; when that is (monotonic seconds)."""
+        self._parts.pulse.beat(f"committing {self.queue}")
+        return self.core.clock.monotonic()
+
+    def _is_closed(self) -> bool:
+        """Asked while a broker is waited for, which is moving too."""
+        self._beat()
+        return self.core.closed.is_set()
+
+    def _failed(self, answer: Answer) -> None:
+        self._parts.meter.add("taskmill_commit_failures_total", self.queue, answer.value)
 
     def _told(self, every: list[Outcome]) -> None:
         if not every:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from taskmill.consumer.gates import Gates
-from taskmill.consumer.part import Counts, Limits, Part, Phase
+from taskmill.consumer.part import Counts, Limits, Part, Phase, View
 from taskmill.consumer.record import Failure, Lease, Note, Outcome, Reason, Record, is_heavy
 from taskmill.consumer.table import Decision, Entry, decide
 from taskmill.schemas.models import TaskError
@@ -71,6 +71,18 @@ class Intake:
         if part is None or (part.phase is Phase.RESTORING and part.unknown is None):
             return None
         return part.window.next_offset
+
+    def views(self) -> list[View]:
+        """What is known of each held partition."""
+        found = []
+        for part in self._parts.values():
+            first = next(iter(part.live.values()), None)
+            oldest = None if first is None else first.source.timestamp
+            running = part.phase is Phase.RUNNING
+            found.append(
+                View(part.lease, running, part.window.next_offset, len(part.window), oldest)
+            )
+        return found
 
     # ---- records and outcomes -----------------------------------------------------------------
 

@@ -22,10 +22,12 @@ from taskmill.runtime.errors import ConfigError
 
 
 class Place(NamedTuple):
-    """A worker's number among its supervisor's (from 0), and the slot that it shall take."""
+    """A worker's number among its supervisor's (from 0), the slot that it shall take, and the file
+    descriptor of the memory that it is to count in (runtime/meter.py)."""
 
     number: int
     slot: int
+    meter: int | None = None
 
 
 class Holding(NamedTuple):
@@ -99,6 +101,8 @@ class WorkerEnd:
             ) from error
         # Processes that handlers start would keep the line open after our death.
         os.set_inheritable(fd, False)
+        if self.place.meter is not None:
+            os.set_inheritable(self.place.meter, False)
 
     def holds(self, slot: int, transactional_ids: Sequence[str], settings: Settings) -> None:
         """Say what this worker holds, before its first transaction."""

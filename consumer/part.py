@@ -53,6 +53,18 @@ class Counts:
         self.superseded = 0
 
 
+class View(NamedTuple):
+    """A held partition, for whoever looks: whether its table is complete, the next offset to be
+    delivered, how many below it are not committed, and when the oldest of those that run, or wait
+    to, was appended (UTC ms by the broker; None: there is none)."""
+
+    lease: Lease
+    is_running: bool
+    next_offset: int
+    open: int
+    oldest: int | None
+
+
 class Part:
     """One held partition index."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NamedTuple
 
 from confluent_kafka import (
     OFFSET_BEGINNING,
@@ -35,11 +35,21 @@ RESTORING_S = 0.01
 #: A full worker is waited for this long before its partitions are paused: a pause throws the
 #: prefetched records away, a short wait does not.
 PATIENCE_S = 0.25
+#: How often it is noted how far each partition is read.
+LOOK_S = 1.0
 #: A revocation waits this long for what is done to be committed; longer than a transaction may
 #: take, shorter than any rebalance time-out.
 REVOKE_S = 12.0
 #: The same for a worker that was told to stop, and may have waited for its drain already.
 STOP_S = 3.0
+
+
+class Place(NamedTuple):
+    """How far a partition is read: the next offset to be consumed, past the markers of transactions
+    (negative: none is known), and the end of its log."""
+
+    position: int
+    end: int
 
 
 class Poller:
@@ -54,7 +64,10 @@ class Poller:
         submit: Callable[[list[Record]], None],
         cancel: Callable[[list[Lease]], None],
         restore: Callable[[list[Lease]], None],
+        moved: Callable[[], object] = lambda: None,
     ) -> None:
+        """`moved` is called in each round."""
+        self._moved = moved
         self._core = core
         self._decoder = decoder
         self._topic = topic
@@ -68,7 +81,15 @@ class Poller:
         self.draining = False
         #: Its queue is: nothing is fetched.
         self.paused = False
-        self.rebalances = 0
+        #: Whether `places` and `joined` are kept: somebody reads them.
+        self.is_watched = False
+        self._look_at = 0.0
+        #: Of each partition that is held, the next offset to be consumed and the end of its log.
+        self.places: dict[int, Place] = {}
+        #: Whether it is a member of its group, with partitions or without.
+        self.has_joined = False
+        #: Told of each assignment.
+        self.assigned: Callable[[], None] = lambda: None
 
     # ---- any thread ---------------------------------------------------------------------------
 
@@ -89,6 +110,9 @@ class Poller:
                 on_lost=self._on_lost,
             )
             while not self._core.stopping.is_set():
+                self._moved()
+                if self.is_watched:
+                    self._look(consumer)
                 self._take_commands(consumer)
                 # Before the poll: what was just resumed is paused again where the worker is full.
                 self._flow(consumer)
@@ -96,7 +120,25 @@ class Poller:
         finally:
             # Leaves the group, through on_revoke.
             consumer.close()
+            self.has_joined, self.places = False, {}
             self._drop(self._core.protocol.partitions)
+
+    def _look(self, consumer: Consumer) -> None:
+        """Note how far each partition is read, as the client knows without asking anybody."""
+        now = self._core.clock.monotonic()
+        if now < self._look_at:
+            return
+        self._look_at = now + LOOK_S
+        generation = generation_of(consumer.consumer_group_metadata())
+        self.has_joined = generation is not None and generation[0] > 0
+        held = [TopicPartition(self._topic, p) for p in self._core.protocol.partitions]
+        places = {}
+        for tp in consumer.position(held) if held else ():
+            # The end that came with the last fetch; negative: with none yet.
+            _, end = consumer.get_watermark_offsets(tp, cached=True)
+            if end >= 0:
+                places[tp.partition] = Place(tp.offset, end)
+        self.places = places
 
     def _poll(self, consumer: Consumer) -> None:
         core = self._core
@@ -141,6 +183,7 @@ class Poller:
                 return [decode(message, lease) for message in batch]
             except Unreachable as error:
                 # A registry that is away must not dead-letter what it alone can read.
+                self._moved()
                 logger.warning("%s; waiting", error)
                 self._core.clock.sleep(1.0)
                 if self._core.stopping.is_set():
@@ -212,7 +255,7 @@ class Poller:
             held = core.protocol.flow(hold=True)[0] if hold else []
             core.changed.notify_all()
         self._generation = generation
-        self.rebalances += 1
+        self.assigned()
         logger.info(
             "assigned %s, new %s", indexes, [lease.partition for lease in assignment.restore]
         )

@@ -290,7 +290,7 @@ class Protocol(Cancelling):
         self.counts.superseded += 1
         part.bytes -= outcome.held_bytes
         self._bytes -= outcome.held_bytes
-        return Outcome(record, None)
+        return Outcome(record, None, is_superseded=True)
 
     def _rotated(self) -> list[tuple[int, Part]]:
         """All partitions, another one first each time, so that a full one starves none."""

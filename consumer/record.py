@@ -125,6 +125,8 @@ class Child(NamedTuple):
     queue: str
     key: bytes
     value: bytes
+    #: Of its task; empty: nobody says.
+    name: str = ""
 
 
 class Outcome(NamedTuple):
@@ -147,6 +149,8 @@ class Outcome(NamedTuple):
     saved: bytes | None = None
     #: Of one that goes on at an exact time: then, in UTC milliseconds.
     due_at: int | None = None
+    #: It leaves no mark, since a newer record of its ID came while it ran.
+    is_superseded: bool = False
 
     @property
     def goes_on(self) -> bool:

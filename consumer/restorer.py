@@ -62,6 +62,8 @@ class Restorer:
         self._folder = folder
         self._queue: SimpleQueue[list[Lease] | None] = SimpleQueue()
         self.restored: Callable[[Lease], None] = lambda lease: None
+        #: Told the seconds that each took.
+        self.took: Callable[[float], None] = lambda seconds: None
 
     def restore(self, leases: list[Lease]) -> None:
         """Queue `leases`; returns at once."""
@@ -131,6 +133,7 @@ class Restorer:
             self._start_over(lease, table, error)
             return
         self.restores.append(changed.seconds)
+        self.took(changed.seconds)
         logger.info(
             "restored %s [%d]: %d records in %.2f s, tasks from offset %s",
             self._topics.state,

@@ -19,10 +19,12 @@ from types import FrameType
 from typing import NamedTuple
 
 from taskmill.consumer.fence import end_transactions
+from taskmill.consumer.fleet import Fleet
 from taskmill.consumer.link import Holding, Place, SupervisorEnd
 from taskmill.consumer.slots import Slot
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.errors import ConfigError, TaskmillError
+from taskmill.runtime.metrics_server import MetricsServer
 
 logger = logging.getLogger("taskmill.supervisor")
 
@@ -35,6 +37,10 @@ FENCE_S = 3.0
 #: A drained worker still leaves its groups and ends its lifespan. A commit under way at the end of
 #: the drain timeout has 12 s of its own (consumer/commit.py).
 GRACE_S = 15.0
+
+
+#: How often it is looked whether a worker has said where metrics are to be served.
+PORT_LOOK_S = 0.2
 
 
 class Backoff:
@@ -62,7 +68,8 @@ class Supervisor:
     """Runs `processes` workers until told to stop.
 
     command: the arguments of a worker process, given the file descriptor of its end of the line
-    (see WorkerEnd). drain_timeout: the workers' own, in seconds.
+    (see WorkerEnd). drain_timeout: the workers' own, in seconds. metrics_port: where the metrics of
+    all are served; None: where their App says, if it does.
     """
 
     def __init__(
@@ -70,13 +77,20 @@ class Supervisor:
         command: Callable[[int], Sequence[str]],
         processes: int,
         drain_timeout: float,
+        metrics_port: int | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._metrics_port = metrics_port
+        self._server: MetricsServer | None = None
+        self._draining = False
+        self.fleet = Fleet(processes, clock)
         self._drain_timeout = drain_timeout
         self._clock = clock
         #: Signals, refusals, and keepers that have ended.
         self._told: SimpleQueue[int | Refusal | Keeper] = SimpleQueue()
-        self._keepers = [Keeper(n, command, self._told.put, clock) for n in range(processes)]
+        self._keepers = [
+            Keeper(n, command, self._told.put, self.fleet, clock) for n in range(processes)
+        ]
 
     def run(self) -> int:
         """Until SIGTERM or SIGINT, which drain the workers; a second one kills them at once.
@@ -87,8 +101,12 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         logger.info("supervisor of %d workers, pid %d", len(self._keepers), os.getpid())
+        if self._metrics_port is not None:
+            self._serve(self._metrics_port)
         for keeper in self._keepers:
             keeper.start()
+        if self._server is None:
+            threading.Thread(target=self._await_port, name="taskmill-port", daemon=True).start()
         first = self._told.get()
         drained = self._drain()
         if isinstance(first, Refusal):
@@ -96,11 +114,36 @@ class Supervisor:
         # A keeper that ends before it is told to has failed, in a way that nobody foresaw.
         return 0 if drained and isinstance(first, int) else 1
 
+    def _serve(self, port: int) -> None:
+        self._server = MetricsServer(port, self.fleet.read, self._unhealthy, self._unready)
+
+    def _await_port(self) -> None:
+        """The port may be set in the App, which the workers alone import."""
+        while (said := self.fleet.port()) is None:
+            self._clock.sleep(PORT_LOOK_S)
+        (port,) = said
+        try:
+            if port is not None:
+                self._serve(port)
+        except ConfigError as error:
+            self._told.put(Refusal(str(error)))
+
+    def _unhealthy(self) -> str | None:
+        for keeper in self._keepers:
+            if keeper.over and not self._draining:
+                return f"the thread that keeps worker {keeper.index} has ended"
+        return self.fleet.unhealthy()
+
+    def _unready(self) -> str | None:
+        return "draining" if self._draining else self.fleet.unready()
+
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self._draining = True
         self._told.put(number)
 
     def _drain(self) -> bool:
         """End all workers; False where one had to be killed or failed."""
+        self._draining = True
         logger.info(
             "draining, %g s at the most; a second signal stops at once", self._drain_timeout
         )
@@ -128,9 +171,11 @@ class Keeper:
         index: int,
         command: Callable[[int], Sequence[str]],
         tell: Callable[[Refusal | Keeper], None],
+        fleet: Fleet,
         clock: Clock,
     ) -> None:
-        self._index = index
+        self._fleet = fleet
+        self.index = index
         self._slot = index
         self._command = command
         self._tell = tell
@@ -190,19 +235,25 @@ class Keeper:
     def _one_life(self) -> None:
         born = self._clock.monotonic()
         try:
-            with closing(SupervisorEnd(Place(self._index, self._slot))) as link:
-                child = self._start(link)
+            meter = self._fleet.born(self.index)
+            with closing(SupervisorEnd(Place(self.index, self._slot, meter))) as link:
+                try:
+                    child = self._start(link, meter)
+                finally:
+                    os.close(meter)
                 if child is None:
                     return
                 code = child.wait()
                 said = link.read()
         except OSError as error:
             # No memory, no free descriptor: as likely to pass as what ends a process.
-            self._pause(f"process {self._index} cannot be started: {error.strerror}", born)
+            self._pause(f"process {self.index} cannot be started: {error.strerror}", born)
             return
+        finally:
+            self._fleet.died(self.index)
         if said.holding is not None:
             self._slot = said.holding.slot
-        who = f"slot {self._slot}" if said.holding else f"process {self._index}"
+        who = f"slot {self._slot}" if said.holding else f"process {self.index}"
         what = f"{who} (pid {child.pid}) ended with {how_it_ended(code)}"
         # An end by SIGTERM itself: it had not begun to work, or it would have drained.
         clean = code in (0, -signal.SIGTERM)
@@ -216,12 +267,14 @@ class Keeper:
             with self._held(said.holding) as fenced:
                 self._pause(f"{what}; {fenced}", born)
 
-    def _start(self, link: SupervisorEnd) -> subprocess.Popen[bytes] | None:
+    def _start(self, link: SupervisorEnd, meter: int) -> subprocess.Popen[bytes] | None:
         with self._lock:
             if self._ending.is_set():
                 return None
             child = self._child = subprocess.Popen(
-                self._command(link.fileno), stdin=subprocess.DEVNULL, pass_fds=(link.fileno,)
+                self._command(link.fileno),
+                stdin=subprocess.DEVNULL,
+                pass_fds=(link.fileno, meter),
             )
         link.started()
         return child
@@ -232,6 +285,7 @@ class Keeper:
             if not self.drained:
                 logger.warning("%s", what)
             return
+        self._fleet.replaced()
         pause = self._backoff.after(self._clock.monotonic() - born)
         logger.warning("%s; a new one starts in %g s", what, pause)
         self._ending.wait(pause)

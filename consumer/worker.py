@@ -10,18 +10,15 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, start_http_server
-
-from taskmill._version import __version__
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, definitions_by_name
+from taskmill.consumer.demands import check_result_ttls, child_of, effects_of
 from taskmill.consumer.dispatch import Concurrency, Dispatcher
 from taskmill.consumer.engine import Engine, Parts
-from taskmill.consumer.executors.processes import ChildSpec
+from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.link import WorkerEnd
-from taskmill.consumer.observe import FailureLog, WorkerMetrics
+from taskmill.consumer.observe import TaskMetrics, begin_at_zero
 from taskmill.consumer.pauses import Pauses
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
@@ -30,14 +27,18 @@ from taskmill.consumer.tiers import tiers_of
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.consumer.upkeep import Upkeep
 from taskmill.consumer.watch import Watch
+from taskmill.consumer.watched import Watched, watched
 from taskmill.producer.definition import TaskDefinition
+from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
-from taskmill.runtime.config import Settings, check_queue
+from taskmill.runtime.config import check_queue
 from taskmill.runtime.errors import ConfigError, Unreachable
+from taskmill.runtime.meter import Meter
+from taskmill.runtime.vitals import Pulse
 from taskmill.runtime.wake import Wake
 
 if TYPE_CHECKING:
-    from taskmill.consumer.outcomes import PostgresOutcomes
+    pass
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -87,10 +88,9 @@ class Worker:
         self._drain_timeout = drain_timeout
         self._wake = Wake()
         self._signals = 0
-        self._server: WSGIServer | None = None
         settings = app.settings
         definitions = definitions_by_name(app.tasks)
-        _check_result_ttls(definitions, settings)
+        check_result_ttls(definitions, settings)
         cores = os.cpu_count() or 1
         size = Concurrency(
             DEFAULT_CONCURRENCY if concurrency is None else concurrency,
@@ -102,15 +102,13 @@ class Worker:
             raise ConfigError("a worker needs at least one queue")
         self._limits = limits
         self.slot = Slot(settings.state_dir, supervisor.place.slot if supervisor else None)
-        # Counting costs 2 µs a task: only where somebody reads it.
-        wanted = settings.metrics_port is not None
-        self._metrics = WorkerMetrics(__version__, tiers_of(settings)) if wanted else None
-        self._hooks = app.hooks.then(FailureLog())
-        if self._metrics is not None:
-            self._hooks = self._hooks.then(self._metrics)
+        self.meter = Meter(supervisor.place.meter if supervisor else None, clock)
+        self.pulse = Pulse(clock)
+        app.count_into(self.meter)
+        self._hooks = self._new_hooks(definitions)
         self._timekeeper = Timekeeper(clock, settings.timeout_grace_ms / 1000)
         self._attempts = self._new_attempts(definitions)
-        self._effects = _effects(definitions, self._attempts, settings, clock)
+        self._effects = effects_of(definitions, self._attempts, settings, clock)
         self._attempts.effects = self._effects
         self._at_most_once = frozenset(
             name for name, d in definitions.items() if d.delivery == "at_most_once"
@@ -122,7 +120,7 @@ class Worker:
             size,
             self._sink,
             clock,
-            _child(app, definitions, target, settings),
+            child_of(app, definitions, target, settings),
         )
         self._parts = Parts(
             settings,
@@ -131,12 +129,37 @@ class Worker:
             clock,
             self._hooks,
             self.dispatcher,
+            self.meter,
+            self.pulse,
         )
         self._pauses = Pauses(settings, clock, self._heed_pauses)
         self._upkeep = Upkeep(clock)
         self.engines: dict[str, Engine] = {}
+        self._watched = self._new_watched()
         self._outcomes: dict[str, Callable[[list[Outcome]], None]] = {}
         self._only: Callable[[list[Outcome]], None] | None = None
+
+    def _new_hooks(self, definitions: Mapping[str, TaskDefinition]) -> Hooks:
+        settings, hooks = self._app.settings, self._app.hooks.then(FailureLog())
+        if settings.metrics_port is None:
+            # Counting costs a microsecond a task: only where somebody reads it.
+            return hooks
+        tiers = tiers_of(settings)
+        begin_at_zero(self.meter, self._queues, list(self._app.tasks), tiers)
+        return hooks.then(TaskMetrics(self.meter, definitions, tiers))
+
+    def _new_watched(self) -> Watched | None:
+        return watched(
+            self._app.settings,
+            self.meter,
+            self.pulse,
+            self.engines,
+            self._queues,
+            self._timekeeper,
+            lambda: self._signals > 0,
+            is_supervised=self._supervisor is not None,
+            clock=self._clock,
+        )
 
     def _new_attempts(self, definitions: Mapping[str, TaskDefinition]) -> Attempts:
         limit = self._app.settings.max_task_bytes
@@ -167,6 +190,8 @@ class Worker:
 
         Waits for a broker that is away; False where it was told to stop meanwhile.
         """
+        if self._watched is not None:
+            self._watched.start()
         if not self._connect() or not self._start_effects():
             return False
         _tune_interpreter()
@@ -181,10 +206,10 @@ class Worker:
         self._upkeep.add(watch.jobs())
         self._learn_pauses()
         for engine in self.engines.values():
+            engine.poller.is_watched = self._watched is not None
             engine.start()
             self._upkeep.add(engine.jobs)
         self._upkeep.start()
-        self._serve_metrics()
         logger.info(
             "worker %s: queues %s, slot %s, pid %d",
             self._app.name,
@@ -230,25 +255,6 @@ class Worker:
         for queue, engine in self.engines.items():
             engine.pause(not is_known or self._pauses.is_paused(queue))
 
-    def _serve_metrics(self) -> None:
-        port = self._app.settings.metrics_port
-        if port is None or self._metrics is None:
-            return
-        if port and self._supervisor is not None:
-            port += self._supervisor.place.number
-        self._metrics.watch(self.engines, self._timekeeper)
-        registry = CollectorRegistry()
-        registry.register(self._metrics)
-        try:
-            server, _ = start_http_server(port, registry=registry)
-        except (OSError, OverflowError) as error:
-            why = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"metrics port {port} (TASKMILL_METRICS_PORT): {why}; 0 takes a free one"
-            ) from None
-        self._server = server
-        logger.info("metrics on port %d, path /metrics", server.server_port)
-
     def _on_loop(self, coroutine: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self.dispatcher.loop.loop).result()
 
@@ -283,9 +289,8 @@ class Worker:
         self._timekeeper.stop()
         if stuck:
             logger.warning("%d thread(s) still run a handler; they end with the process", stuck)
-        if self._server is not None:
-            self._server.shutdown()
-            self._server.server_close()
+        if self._watched is not None:
+            self._watched.stop()
         self.slot.release()
 
     def run(self) -> int:
@@ -340,54 +345,3 @@ def _tune_interpreter() -> None:
     # What is loaded by now stays: no collection has to look through it again.
     gc.freeze()
     gc.set_threshold(GC_THRESHOLD, 20, 20)
-
-
-def _check_result_ttls(definitions: Mapping[str, TaskDefinition], settings: Settings) -> None:
-    """A result is found by its state, and cannot outlive it."""
-    window = settings.dedup_window_ms
-    for task in definitions.values():
-        if task.result_ttl_ms is not None and task.result_ttl_ms > window:
-            raise ConfigError(
-                f"task {task.name!r}: result_ttl is {task.result_ttl_ms} ms, but its state is kept "
-                f"for {window} ms only (TASKMILL_DEDUP_WINDOW_MS): shorten the one or raise the "
-                "other"
-            )
-
-
-def _effects(
-    definitions: Mapping[str, TaskDefinition], attempts: Attempts, settings: Settings, clock: Clock
-) -> PostgresOutcomes | None:
-    needing = [d.name for d in definitions.values() if d.effects is not None]
-    if not needing:
-        return None
-    if settings.outcomes_url is None:
-        raise ConfigError(
-            f'task {needing[0]!r} is declared effects="postgresql": set TASKMILL_OUTCOMES_URL to '
-            "its database, postgresql://user:password@host:port/database"
-        )
-    try:
-        # Only here: psycopg is an extra.
-        from taskmill.consumer.outcomes import PostgresOutcomes
-    except ImportError as error:
-        raise ConfigError(
-            f'task {needing[0]!r} is declared effects="postgresql", which needs psycopg 3 '
-            f"(pip install 'taskmill[postgres]'): {error}"
-        ) from None
-    return PostgresOutcomes(definitions, attempts, settings, clock)
-
-
-def _child(
-    app: AppLike,
-    definitions: Mapping[str, TaskDefinition],
-    target: str | None,
-    settings: Settings,
-) -> ChildSpec | None:
-    isolated = [d.name for d in definitions.values() if d.isolate == "process"]
-    if not isolated:
-        return None
-    if target is None:
-        raise ConfigError(
-            f'task {isolated[0]!r} is declared isolate="process": '
-            f'the worker of App {app.name!r} needs target="module:attribute" to import it there'
-        )
-    return ChildSpec(target, settings.max_task_bytes, settings.timeout_grace_ms / 1000)

@@ -12,12 +12,16 @@ install() { # what for, packages
 may_install() { [ "$(id -u)" -eq 0 ] && [ -f /etc/debian_version ]; }
 
 # What tests run beside a broker (`system.sh --tests`): kcat, one of the clients in examples/clients;
-# libfaketime, for a clock that is stepped; promtool, which checks the alerts; a PostgreSQL of their own, whose programs Debian keeps out of
+# libfaketime, for a clock that is stepped; promtool, which checks the alerts; Chromium, for the dashboard; a
+# PostgreSQL of their own, whose programs Debian keeps out of
 # the path (a Docker engine does as well). The tests say so where one is missing.
 if [ "${1:-}" = --tests ]; then
     wanted=()
     command -v kcat >/dev/null || wanted+=(kcat)
     compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null || wanted+=(libfaketime)
+    if ! command -v chromium >/dev/null && ! command -v chromium-browser >/dev/null; then
+        wanted+=(chromium)
+    fi
     command -v promtool >/dev/null || wanted+=(prometheus)
     if ! command -v initdb >/dev/null &&
         ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null &&

@@ -38,6 +38,13 @@ QUESTIONS = {
         "All steps of a task together take {all steps} of CPU in one thread; the whole worker, "
         "with its threads at once, takes {the whole worker}."
     ),
+    "metrics": (
+        "To count a task takes {counting alone}, which is {counting alone, share} of what a task "
+        "costs without metrics. The whole worker, served and scraped every second, took {CPU more "
+        "with metrics} more CPU than without, half of the pairs between {CPU more, first "
+        "quartile} and {CPU more, third quartile}: no more than this says could be told from the "
+        "noise."
+    ),
     "cpu": (
         "A task costs the whole worker {the whole worker} of CPU, where it costs the loop by "
         "hand {the whole worker|reference}."
@@ -58,6 +65,10 @@ QUESTIONS = {
         "A console reads {states into SQLite} of state into SQLite and {states into PostgreSQL} "
         "into PostgreSQL; a bare consumer that does nothing with them reads {states into "
         "SQLite|reference}."
+    ),
+    "console": (
+        "One console takes {single enqueues} by single requests, half of them in {64 at once, p50} "
+        "and 99 of 100 in {64 at once, p99}, and {by batches} by batches of a thousand."
     ),
     "restore": (
         "A worker whose disk is empty restores {restored}; a bare consumer that does nothing "

@@ -30,7 +30,8 @@ from taskmill.consumer.commit import Answer, Committer, Partitions
 from taskmill.consumer.core import Core
 from taskmill.consumer.decode import Decoder
 from taskmill.consumer.executors.loop import LoopExecutor
-from taskmill.consumer.observe import FailureLog, WorkerMetrics
+from taskmill.consumer.failure_log import FailureLog
+from taskmill.consumer.observe import TaskMetrics
 from taskmill.consumer.poll import BATCH
 from taskmill.consumer.protocol import Protocol
 from taskmill.consumer.record import Lease, Outcome, Record
@@ -39,6 +40,7 @@ from taskmill.consumer.table import Table
 from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import Settings
 from taskmill.runtime.kafka import client_config
+from taskmill.runtime.meter import Meter
 from taskmill.runtime.store_open import open_store
 from taskmill.runtime.topics import Topics, partition_count
 from taskmill.schemas.codec import CODEC
@@ -86,13 +88,13 @@ class Line:
         self.definition = app.tasks["noop"]
         self.steps = Steps()
         self.kept: list[Record] = []
-        hooks = app.hooks.then(FailureLog(), WorkerMetrics("perf"))
+        hooks = app.hooks.then(FailureLog(), TaskMetrics(Meter(), {"noop"}))
         self.after_commit = hooks.after_commit
         self.attempts = Attempts(
             definitions_by_name(app.tasks), SYSTEM_CLOCK, hooks, settings.max_task_bytes
         )
         topics = Topics(settings.prefix, "default")
-        self.core = Core(Protocol(queue="default"), SYSTEM_CLOCK)
+        self.core = Core(Protocol(queue="default"), SYSTEM_CLOCK, settings.dedup_window_ms)
         self.decoder = Decoder(CODEC, topics.tasks, PARTITIONS, settings.max_task_bytes)
         self.encoder = StateEncoder(CODEC, "default", "perf.0", topics.results)
         letters = partition_count(settings, topics.dlq)
@@ -207,7 +209,7 @@ class Line:
             # Here, not on the committer's own thread: its time is what is asked.
             producer = self.committer._producer
             assert producer is not None, "it was opened"
-            answer, reached = self.committer._transact(producer, transaction)
+            answer, reached = self.committer._transact(producer, transaction, {})
         # It encodes too; what that takes has just been measured.
         self.steps.seconds["produce and commit"] -= self.steps.seconds["encode state"] - before
         assert answer is Answer.COMMITTED, answer

@@ -75,8 +75,8 @@ class Context:
         self._saved = saved
         self._keep = keep
         self._encode = encode
-        #: What `enqueue` was given, as queue, key and value of each.
-        self.children: list[tuple[str, bytes, bytes]] = []
+        #: What `enqueue` was given, as queue, key, value and name of each.
+        self.children: list[tuple[str, bytes, bytes, str]] = []
         self.id = id
         self.name = name
         self.queue = queue
@@ -160,7 +160,7 @@ class Context:
             raise ConfigError("ctx.enqueue needs the Context that a worker gave")
         for given in calls:
             call, _, value = self._encode(given, self.id)
-            self.children.append((call.queue, call.key, value))
+            self.children.append((call.queue, call.key, value, call.name))
 
     def __repr__(self) -> str:
         return (

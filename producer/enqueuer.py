@@ -12,6 +12,7 @@ from confluent_kafka import KafkaError, KafkaException
 from taskmill.producer.bulk import Bulk
 from taskmill.producer.client import ProducerClient
 from taskmill.producer.control import Ways
+from taskmill.producer.counting import EnqueuedCount
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.delivery import AsyncDelivery, Delivery
 from taskmill.producer.encoding import TaskEncoder
@@ -22,7 +23,7 @@ from taskmill.producer.refusal import STALE, Refusals
 from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError, Unreachable
+from taskmill.runtime.errors import EnqueueError, TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.partition import partition_for
 from taskmill.schemas.codec import Codec
@@ -44,9 +45,12 @@ class Enqueuer:
         codec: Codec,
         hooks: Callable[[], Hooks],
         ways: Ways,
+        count: EnqueuedCount,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """`hooks` is asked at each call; `ways` is what handles are made with."""
+        """`hooks` is asked at each call; `ways` is what handles are made with; `count` is told what
+        the broker acknowledged."""
+        self._count = count
         self._hooks = hooks
         self._ways = ways
         self._clock = clock
@@ -122,9 +126,13 @@ class Enqueuer:
         bulk = Bulk(listed, values, routes, self._ways)
         try:
             handles = bulk.send(self._client, self._refusals, self._timeout_s, self._clock)
+        except EnqueueError as error:
+            self._count.all_accepted(listed[place] for place in error.handles)
+            raise
         finally:
             for queue in bulk.stale:
                 self._routes.forget(queue)
+        self._count.all_accepted(listed)
         self._refusals.trouble = ""
         if past:
             logger.warning("of %d tasks %d have a time that is past: at once", len(listed), past)
@@ -181,6 +189,7 @@ class Enqueuer:
     ) -> Handle[T]:
         if delivery.error is not None:
             raise self._refused(delivery.error, call, value, route)
+        self._count.accepted(call)
         self._refusals.trouble = ""
         if is_past(call, task.enqueued_at):
             logger.warning("task %s: %s is past, it runs at once", call.id, iso(call.start.at_ms))

@@ -116,6 +116,11 @@ class Delayed(Member):
         #: Seconds that each restore took.
         self.restores: list[float] = []
 
+    def unready(self) -> str | None:
+        left = len(self._new) + sum(part.end is not None for part in list(self._parts.values()))
+        not_restored = f"{left} partitions of delayed tasks are not restored yet" if left else None
+        return super().unready() or not_restored
+
     def run(self) -> None:
         try:
             super().run()

@@ -12,9 +12,12 @@ from typing import Any, NamedTuple
 
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.meter import Meter
 from taskmill.scheduler.firing import Fired, Firing
 from taskmill.scheduler.last_runs import LastRuns
 from taskmill.scheduler.owned import Entry, Owned
+from taskmill.scheduler.policy import GRACE_MS, Look, delay_ms
+from taskmill.schemas.models import Schedule
 
 logger = logging.getLogger("taskmill.scheduler")
 
@@ -40,7 +43,8 @@ class Batch(NamedTuple):
 class Due:
     """Looks at schedules, for the one thread that serves them."""
 
-    def __init__(self, firing: Firing, last_runs: LastRuns, clock: Clock) -> None:
+    def __init__(self, firing: Firing, last_runs: LastRuns, clock: Clock, meter: Meter) -> None:
+        self._meter = meter
         self._firing = firing
         self._last_runs = last_runs
         self._clock = clock
@@ -80,11 +84,25 @@ class Due:
             missed = state.missed - entry.state.missed
             if missed:
                 logger.warning("schedule %r: %d times were missed", state.id, missed)
+            self._count(entry.schedule, seen, missed)
             entry.state = state
             owned.wake(entry, seen.next_at)
             self.fired[state.id] += len(seen.fire)
             if state.last_task_id is not None and entry.schedule.overlap != "allow":
                 self._last_runs.follow(state)
+
+    def _count(self, schedule: Schedule, seen: Look, missed: int) -> None:
+        labels, now = (schedule.queue, schedule.task), self._clock.now_ms()
+        self._meter.add("taskmill_misfires_total", *labels, by=missed)
+        if not seen.fire:
+            return
+        self._meter.add("taskmill_schedule_runs_total", *labels, by=len(seen.fire))
+        self._meter.add("taskmill_tasks_enqueued_total", *labels, by=len(seen.fire))
+        for nominal in seen.fire:
+            late_ms = now - nominal - delay_ms(schedule, nominal)
+            if late_ms <= GRACE_MS:
+                seconds = max(0, late_ms) / 1000
+                self._meter.observe("taskmill_schedule_lateness_seconds", *labels, seconds=seconds)
 
     def failed(self, batch: Batch) -> None:
         """It is not written, or perhaps it is: its queues may have other partitions than they

@@ -14,6 +14,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from taskmill.consumer.generation import generation_of
 from taskmill.consumer.transactions import Transactions
 from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import Clock
@@ -69,6 +70,9 @@ class Member(ABC):
         self._routes = Routes(
             settings, lambda topic, left: partition_count(settings, topic, timeout_s=left), clock
         )
+        #: Called in each round.
+        self.moved: Callable[[], object] = lambda: None
+        self._has_joined = False
         #: When something may be passed on again (monotonic), and the pause after the next failure.
         self._again_at, self._pause_s = 0.0, PAUSE_S
 
@@ -77,6 +81,12 @@ class Member(ABC):
     def serve(self, topics: Iterable[str]) -> None:
         """Pass on what lies on these topics, from the next poll on."""
         self._wanted = frozenset(topics)
+
+    def unready(self) -> str | None:
+        """One line why it does not pass on, nor stand by; None: it does."""
+        if self._wanted and not self._has_joined:
+            return f"{self._what}: the consumer group has not been joined yet"
+        return None
 
     def stop(self) -> None:
         """End `run`, once what it is about has been passed on."""
@@ -90,6 +100,7 @@ class Member(ABC):
         self._passing.close()
 
     def _serve(self) -> None:
+        self.moved()
         self._passing.open()
         consumer = Consumer(
             member_config(
@@ -106,11 +117,14 @@ class Member(ABC):
         self._subscribed = frozenset()
         try:
             while not self._stopping.is_set():
+                self.moved()
+                self._has_joined = self._has_joined or has_joined(consumer)
                 self._subscribe(consumer)
                 self._take(self._consume(consumer))
                 self._try_to_pass_on()
                 self._turn(consumer)
         finally:
+            self._has_joined = False
             self._forget_all()
             consumer.close()
 
@@ -269,6 +283,12 @@ def member_config(
         fetch_queue_backoff_ms=5,
         **more,
     )
+
+
+def has_joined(consumer: Consumer) -> bool:
+    """Whether it is a member of its group, with partitions or without."""
+    generation = generation_of(consumer.consumer_group_metadata())
+    return generation is not None and generation[0] > 0
 
 
 def place_of(message: Message) -> Place:

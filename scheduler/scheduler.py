@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import closing
+from functools import partial
 
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
@@ -18,13 +19,16 @@ from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings, check_queue
 from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import client_config
+from taskmill.runtime.meter import Meter
 from taskmill.runtime.topic_table import Kind, queue_of, retry_topic_of
 from taskmill.runtime.topics import TopicAdmin, ensure_retry
+from taskmill.runtime.vitals import Pulse
 from taskmill.runtime.wake import Wake
 from taskmill.scheduler.board import Board
 from taskmill.scheduler.declared import Declared
 from taskmill.scheduler.delayed import Delayed
 from taskmill.scheduler.member import Member
+from taskmill.scheduler.observe import Watched
 from taskmill.scheduler.reconcile import reconcile
 from taskmill.scheduler.retries import Retries
 from taskmill.scheduler.schedules import Schedules
@@ -64,11 +68,12 @@ class Scheduler:
         self._signals = 0
         # A place of its own: a worker's slot names its local store.
         self.slot = Slot(settings.state_dir / "scheduler")
+        self.meter, self._pulse = Meter(clock=clock), Pulse(clock)
         self.retries = Retries(settings, self._name(Kind.RETRY), clock)
         self.delayed = Delayed(
             settings, self._name(Kind.DELAYED), self.slot.path / "delayed", clock
         )
-        self.schedules = Schedules(settings, self.slot.name, clock)
+        self.schedules = Schedules(settings, self.slot.name, clock, self.meter)
         self._declared: tuple[str, list[Declared]] | None = None
         self._tiered: set[str] = set()
         self._deleted: dict[tuple[str, int], int] = {}
@@ -78,6 +83,25 @@ class Scheduler:
             threading.Thread(target=one.run, name=f"taskmill-{one.group}", daemon=True)
             for one in self._members
         ]
+        for one in self._members:
+            one.moved = partial(self._pulse.beat, one.group)
+        self._watched = None if settings.metrics_port is None else self._new_watched()
+
+    def _new_watched(self) -> Watched:
+        return Watched(
+            self._settings,
+            self.meter,
+            self._pulse,
+            lambda: {**self.retries.passed, **self.delayed.passed},
+            lambda: self.schedules.count,
+            self._unready,
+            self._clock,
+        )
+
+    def _unready(self) -> str | None:
+        if self._signals:
+            return "stopping"
+        return next((why for one in self._members if (why := one.unready())), None)
 
     def _name(self, kind: Kind) -> str:
         """The transactional ID under which that is passed on."""
@@ -92,12 +116,15 @@ class Scheduler:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
         logger.info("scheduler: slot %s, pid %d", self.slot.name, os.getpid())
+        if self._watched is not None:
+            self._watched.start()
         for thread in self._threads:
             thread.start()
         delete_at = self._clock.monotonic() + DELETE_EVERY_S
         all_at = self._clock.monotonic() + WAIT_S
         self._reconcile()
         while not self._signals and all(thread.is_alive() for thread in self._threads):
+            self._pulse.beat("looking for queues")
             self._look()
             if (now := self._clock.monotonic()) >= delete_at:
                 self._delete(1 if now >= all_at else WORTH_RECORDS)
@@ -121,6 +148,8 @@ class Scheduler:
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(deadline.left())
+        if self._watched is not None:
+            self._watched.stop()
         self.slot.release()
 
     def _reconcile(self) -> None:

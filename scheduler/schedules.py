@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -27,13 +27,21 @@ from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.kafka import is_fatal
+from taskmill.runtime.meter import Meter
 from taskmill.runtime.store import MemoryStore, Put
 from taskmill.runtime.topic_table import schedule_state_topic, schedules_topic
 from taskmill.runtime.topics import ensure_schedules, partition_count
 from taskmill.scheduler.due import Batch, Due
 from taskmill.scheduler.firing import Firing
 from taskmill.scheduler.last_runs import LastRuns
-from taskmill.scheduler.member import PAUSE_MAX_S, PAUSE_S, keep_on, member_config, text_of
+from taskmill.scheduler.member import (
+    PAUSE_MAX_S,
+    PAUSE_S,
+    has_joined,
+    keep_on,
+    member_config,
+    text_of,
+)
 from taskmill.scheduler.owned import Owned
 from taskmill.schemas.codec import CODEC, Codec
 
@@ -66,8 +74,11 @@ class _Part:
 class Schedules:
     """Serves the schedules under a prefix, beside others. `run` is one thread's, until `stop`."""
 
-    def __init__(self, settings: Settings, who: str, clock: Clock) -> None:
-        """`who` is named in the states that this one writes."""
+    def __init__(self, settings: Settings, who: str, clock: Clock, meter: Meter) -> None:
+        """`who` is named in the states that this one writes; `meter` counts its runs."""
+        #: Called in each round.
+        self.moved: Callable[[], object] = lambda: None
+        self._has_joined = False
         self._settings = settings
         self._clock = clock
         self._stopping = threading.Event()
@@ -83,7 +94,7 @@ class Schedules:
         #: Schedules of whose last run something has become known.
         self._told: SimpleQueue[str] = SimpleQueue()
         self._last_runs = LastRuns(self._reader, settings.dedup_window_ms, clock, self._told.put)
-        self._due = Due(firing, self._last_runs, clock)
+        self._due = Due(firing, self._last_runs, clock, meter)
         self._parts: dict[int, _Part] = {}
         self._count = 0
         self._metadata: object = None
@@ -103,6 +114,15 @@ class Schedules:
         """Runs fired so far, by schedule."""
         return self._due.fired
 
+    @property
+    def count(self) -> int:
+        """How many schedules are served now."""
+        return sum(len(part.owned.entries) for part in list(self._parts.values()))
+
+    def unready(self) -> str | None:
+        """One line why it does not serve, nor stand by; None: it does."""
+        return None if self._has_joined else "schedules: their group has not been joined yet"
+
     def stop(self) -> None:
         """End `run`. Any thread."""
         self._stopping.set()
@@ -118,6 +138,7 @@ class Schedules:
             self._codec.close()
 
     def _serve(self) -> None:
+        self.moved()
         ensure_schedules(self._settings, clock=self._clock)
         self._count = partition_count(self._settings, self._topic, clock=self._clock) or 0
         self._changelog = Changelog(self._settings, self._clock)
@@ -130,9 +151,12 @@ class Schedules:
                 on_lost=self._on_revoke,
             )
             while not self._stopping.is_set():
+                self.moved()
+                self._has_joined = self._has_joined or has_joined(consumer)
                 self._poll(consumer)
                 self._step()
         finally:
+            self._has_joined = False
             for p in list(self._parts):
                 self._let_go(p)
             consumer.close()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
 
 from taskmill.producer.context import Encode
 from taskmill.producer.control import ControlSender, Ways
+from taskmill.producer.counting import EnqueuedCount
 from taskmill.producer.declare import Declare
 from taskmill.producer.definition import DEFAULT_QUEUE, TaskCall, TaskDefinition
 from taskmill.producer.encoding import TaskEncoder
@@ -31,6 +32,9 @@ from taskmill.runtime.errors import ConfigError
 from taskmill.schemas.codec import CODEC, Codec, check_id
 
 if TYPE_CHECKING:
+    from prometheus_client.registry import Collector
+
+    from taskmill.runtime.meter import Meter
     from taskmill.scheduler.declared import Declared
 
 R = TypeVar("R")
@@ -45,6 +49,7 @@ class _Parts:
         self._overrides = overrides
         self.clock = clock
         self.hooks = Hooks()
+        self.enqueued = EnqueuedCount()
 
     @cached_property
     def settings(self) -> Settings:
@@ -87,7 +92,8 @@ class _Parts:
         return ConsoleOrders(settings.api_url, settings.api_token, by_kafka, self.clock)
 
     def enqueuer(self, name: str, ways: Ways) -> Enqueuer:
-        return Enqueuer(self.settings, name, self.codec, lambda: self.hooks, ways, clock=self.clock)
+        hooks, clock = (lambda: self.hooks), self.clock
+        return Enqueuer(self.settings, name, self.codec, hooks, ways, self.enqueued, clock)
 
 
 class App:
@@ -157,6 +163,19 @@ class App:
     def hooks(self) -> Hooks:
         """The hooks of all middleware in use."""
         return self._parts.hooks
+
+    @property
+    def metrics(self) -> Collector:
+        """What this process enqueues through this App, for its own Prometheus registry:
+        `prometheus_client.REGISTRY.register(app.metrics)`. In a worker it is on the worker's page.
+        """
+        from taskmill.runtime.metric_page import Page
+
+        return Page(self._parts.enqueued.read)
+
+    def count_into(self, meter: Meter) -> None:
+        """Have what is enqueued counted in a worker's meter."""
+        self._parts.enqueued.use(meter)
 
     def lifespan(self, fn: F) -> F:
         """Declare what is set up once a process, before its tasks: a function that yields once.

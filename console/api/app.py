@@ -23,6 +23,7 @@ from taskmill.console.api.act import Act
 from taskmill.console.api.calendar import Calendar
 from taskmill.console.api.edge import MAX_BODY_BYTES, Edge, request_id
 from taskmill.console.api.enqueue import Enqueue
+from taskmill.console.api.front import Front
 from taskmill.console.api.letters import DeadLetters
 from taskmill.console.api.look import Look
 from taskmill.console.api.openapi import describe
@@ -44,8 +45,11 @@ _GZIP_BYTES = 1_024
 
 def create_app(services: Services, replays: Replays) -> ASGIApp:
     """The application. `services` are started and closed by whoever serves it."""
-    app = bare_app(services, table(services, replays))
-    return Edge(app, services.clock, max(MAX_BODY_BYTES, 8 * services.settings.max_task_bytes))
+    routes = table(services, replays)
+    app = bare_app(services, routes)
+    many = {one.path: one.handler for one in routes if one.scope == "enqueue"}
+    front = Front(app, services.tokens, "enqueue", many, BASE)
+    return Edge(front, services.clock, max(MAX_BODY_BYTES, 8 * services.settings.max_task_bytes))
 
 
 def bare_app(services: Services, routes: list[Entry]) -> FastAPI:
@@ -81,6 +85,7 @@ def table(services: Services, replays: Replays) -> list[Entry]:
     act, letters = Act(services, look, replays), DeadLetters(services, replays)
     calendar, queues = Calendar(services), QueueRoutes(services)
     task, schedule = "/tasks/{id:text}", "/schedules/{id:text}"
+    one_task, one_schedule = "/tasks/{id:whole}", "/schedules/{id:whole}"
     enqueued: Answers = {202: m.Enqueued, 200: m.Enqueued}
     replayed: Answers = {202: o.Replay, 200: o.ReplayPreview}
     ended: Answers = {200: m.TaskResult, 202: m.TaskResult}
@@ -97,7 +102,7 @@ def table(services: Services, replays: Replays) -> list[Entry]:
         Entry("GET", f"{task}/result", look.result, "read", ended, (404, 410)),
         Entry("POST", f"{task}/cancel", act.cancel, "operate", {202: m.Asked}, (404, 409, 422)),
         Entry("POST", f"{task}/run", act.run, "operate", {202: m.RunAgain}, (404, 409, 422)),
-        Entry("GET", task, look.one, "read", {200: m.TaskDetail}, (404,)),
+        Entry("GET", one_task, look.one, "read", {200: m.TaskDetail}, (404,)),
         Entry("GET", "/dlq", letters.page, "read", {200: o.LetterPage}),
         Entry("GET", "/dlq/groups", letters.groups, "read", {200: o.LetterGroups}),
         Entry("POST", "/dlq/replay", letters.replay, "operate", replayed, (409,), o.ReplayOrder),
@@ -117,9 +122,9 @@ def table(services: Services, replays: Replays) -> list[Entry]:
             "POST", f"{schedule}/resume", calendar.resume, "operate", {200: o.Schedule},
             (404, 409, 422),
         ),
-        Entry("GET", schedule, calendar.one, "read", {200: o.Schedule}, (404,)),
-        Entry("PUT", schedule, calendar.put, "operate", put, (409,), o.NewSchedule),
-        Entry("DELETE", schedule, calendar.remove, "operate", {204: None}, (404,)),
+        Entry("GET", one_schedule, calendar.one, "read", {200: o.Schedule}, (404,)),
+        Entry("PUT", one_schedule, calendar.put, "operate", put, (409,), o.NewSchedule),
+        Entry("DELETE", one_schedule, calendar.remove, "operate", {204: None}, (404,)),
         Entry("GET", "/queues", queues.page, "read", {200: o.Queues}),
         Entry(
             "POST", "/queues/{queue:word}/pause", queues.pause, "operate", {200: o.Paused},

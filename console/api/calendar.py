@@ -150,7 +150,7 @@ def _record(id: str, new: NewSchedule, now_ms: int) -> Record:
     except TaskmillError as error:
         text = str(error)
         told = text.partition(": ")[2]
-        name = next((one for one in _NAMES if re_word(one, told)), None)
+        name = next((one for one in _NAMES if _begins_with(one, told)), None)
         raise (field("invalid", name, text) if name else of_error(error)) from None
 
 
@@ -158,8 +158,10 @@ def _record(id: str, new: NewSchedule, now_ms: int) -> Record:
 _NAMES = sorted(NewSchedule.model_fields, key=len, reverse=True)
 
 
-def re_word(name: str, text: str) -> bool:
+def _begins_with(name: str, text: str) -> bool:
     """Whether a message begins with the name of a field, as those of schedules do."""
+    if name == "tz" and text.startswith("zone "):
+        return True
     return text.startswith((f"{name}:", f"{name}=", f"{name} ", f"a {name} "))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import quote
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from taskmill.console.api.models import NewTask
 from taskmill.console.api.problems import Refused, of_error, of_validation
@@ -29,6 +30,8 @@ _OPTIONS = (
     "max_attempts",
     "headers",
 )
+#: Fields that need no options.
+_PLAIN = frozenset({"name", "args", "queue"})
 _JSON = ("application/json", "")
 
 
@@ -45,22 +48,35 @@ async def json_body(request: Request) -> bytes:
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind not in _JSON:
         raise Refused("media-type", f"the body is {kind[:80]!r}; application/json is taken")
-    return await request.body()
+    try:
+        return await request.body()
+    except ClientDisconnect:
+        raise Refused("malformed", "the connection ended before the body did") from None
 
 
 def call_of(task: NewTask) -> TaskCall[Any]:
     """The call. Raises Refused, which names the field."""
-    given: CallOptions = {
-        name: value for name in _OPTIONS if (value := getattr(task, name)) is not None
-    }  # type: ignore[assignment]
-    try:
-        options = Options.of(given, DEFAULT_QUEUE)
-    except TaskmillError as error:
-        raise of_error(error, _culprit(dict(given))) from None
+    options = _plain(task.queue) if task.model_fields_set <= _PLAIN else _options(task)
     try:
         return options.call(task.name, dump_undeclared(task.name, task.args), None)
     except TaskmillError as error:
         raise of_error(error, "args" if _is_name(task.name) else "name") from None
+
+
+def _options(task: NewTask) -> Options:
+    given: CallOptions = {
+        name: value for name in _OPTIONS if (value := getattr(task, name)) is not None
+    }  # type: ignore[assignment]
+    try:
+        return Options.of(given, DEFAULT_QUEUE)
+    except TaskmillError as error:
+        raise of_error(error, _culprit(dict(given))) from None
+
+
+@lru_cache(maxsize=1024)
+def _plain(queue: str) -> Options:
+    """Of tasks that say no more than their queue: most."""
+    return Options.of({}, queue)
 
 
 def check_size(encoder: TaskEncoder, call: TaskCall[Any]) -> None:

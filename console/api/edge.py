@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskmill.console.api.problems import Refused
+from taskmill.console.api.tally import count
 from taskmill.producer.ids import new_id
 from taskmill.runtime.clock import Clock
 
@@ -43,6 +44,12 @@ class PathText(Convertor[str]):
         return quote(value, safe="")
 
 
+class PathWhole(PathText):
+    """Likewise, for routes that end in it: not what another route's own word ends."""
+
+    regex = r"(?!.+/(?:cancel|pause|result|resume|run|trigger)$).+"
+
+
 class PathWord(PathText):
     """One part of a path, without a plain slash."""
 
@@ -50,6 +57,7 @@ class PathWord(PathText):
 
 
 register_url_convertor("text", PathText())
+register_url_convertor("whole", PathWhole())
 register_url_convertor("word", PathWord())
 
 
@@ -99,7 +107,9 @@ class Edge:
                 await self._app(scope, self._limited(receive), sending)
         finally:
             request_id.reset(token)
-            self._log(scope, status, id, began)
+            took_s = self._clock.monotonic() - began
+            count(scope, status, took_s)
+            self._log(scope, status, id, took_s)
 
     def _prepare(self, scope: Scope, headers: Headers) -> Refused | None:
         """Put the canonical path in place; what is refused before any route sees it."""
@@ -128,15 +138,14 @@ class Edge:
 
         return receiving
 
-    def _log(self, scope: Scope, status: int, id: str, began: float) -> None:
+    def _log(self, scope: Scope, status: int, id: str, took_s: float) -> None:
         caller = scope.get("taskmill.caller")
         is_act = scope["method"] not in ("GET", "HEAD") and scope["path"][-6:] != "/tasks"
         level = logging.ERROR if status >= 500 else logging.INFO if is_act else logging.DEBUG
         if logger.isEnabledFor(level):
-            took = (self._clock.monotonic() - began) * 1000
             who = "-" if caller is None else caller.name
             what = f"{scope['method']} {scope['path']}"
-            logger.log(level, "%s %d %.1f ms, %s, request %s", what, status, took, who, id)
+            logger.log(level, "%s %d %.1f ms, %s, request %s", what, status, took_s * 1000, who, id)
 
 
 def _too_large(most: int) -> Refused:

@@ -17,11 +17,10 @@ from taskmill.console.api.calls import body_of, call_of, check_size, json_body, 
 from taskmill.console.api.edge import request_id
 from taskmill.console.api.models import NewTask
 from taskmill.console.api.problems import Refused, of_error
-from taskmill.console.api.services import Services
+from taskmill.console.api.services import NO_HOOKS, Services
 from taskmill.console.store.known import known_ids
 from taskmill.producer.definition import TaskCall
 from taskmill.producer.encoding import TaskEncoder
-from taskmill.producer.middleware import Hooks
 from taskmill.runtime.errors import EnqueueError, TaskmillError
 
 logger = logging.getLogger("taskmill.console")
@@ -37,7 +36,7 @@ class Enqueue:
     def __init__(self, services: Services) -> None:
         self._services = services
         limit = services.settings.max_task_bytes
-        self._encoder = TaskEncoder(services.codec, limit, Hooks, services.clock)
+        self._encoder = TaskEncoder(services.codec, limit, lambda: NO_HOOKS, services.clock)
 
     async def one(self, request: Request) -> Response:
         """Put a task on its queue."""

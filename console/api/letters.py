@@ -37,7 +37,6 @@ from taskmill.console.store.rows import LetterGroup as GroupRow
 from taskmill.consumer.dlq import PREFIX
 from taskmill.consumer.letter_stats import Stats
 from taskmill.consumer.letters import Filter, Letter, Letters
-from taskmill.consumer.record import Reason
 from taskmill.consumer.replay_order import Order
 from taskmill.consumer.replay_sources import LetterSource
 from taskmill.runtime.errors import DecodeError, TaskmillError
@@ -208,9 +207,6 @@ def _chosen(order: ReplayOrder, now_ms: int) -> Filter:
         raise field("invalid", "since", "is not before until")
     if order.offsets is not None and order.offsets[0] > order.offsets[1]:
         raise field("invalid", "offsets", "the first is behind the last")
-    for reason in order.reason:
-        if reason not in set(Reason):
-            raise field("invalid", "reason", f"{reason!r:.40} is none", ", ".join(Reason))
     try:
         pattern = None if order.error is None else re.compile(order.error)
     except (re.error, OverflowError, RecursionError) as error:
@@ -252,7 +248,7 @@ def _group(row: GroupRow) -> LetterGroup:
     return LetterGroup(
         queue=row.queue,
         fingerprint=row.fingerprint,
-        letters=row.count,
+        letters=row.number,
         name=row.name,
         reason=row.reason,
         first=moment(row.first_at),

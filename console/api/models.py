@@ -46,7 +46,23 @@ Time = Annotated[
 Count = Annotated[int, Field(ge=0)]
 #: A task's ID: 1 to 512 bytes of UTF-8.
 TaskId = Annotated[str, Field(min_length=1, max_length=MAX_ID_BYTES)]
-TaskName = Annotated[str, Field(min_length=1, max_length=MAX_NAME_BYTES)]
+#: 1 to 255 bytes of printable text.
+TaskName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=MAX_NAME_BYTES,
+        json_schema_extra={"pattern": "^[^\\u0000-\\u001f\\u007f-\\u00a0\\u00ad]+$"},
+    ),
+]
+#: "30s", "5m", "250ms".
+Duration = Annotated[
+    str,
+    Field(
+        max_length=40,
+        json_schema_extra={"pattern": r"^[0-9]{1,6}(\.[0-9]{1,9})?(ms|s|m|h|d)$"},
+    ),
+]
 QueueName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,100}$")]
 Scope = Literal["enqueue", "read", "operate", "admin"]
 
@@ -55,6 +71,12 @@ class Document(BaseModel):
     """Closed: a field that it does not know is refused, and it answers with none."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Body(Document):
+    """What a request says: 0 is not false, "1" is no number."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 # ---- what goes wrong -----------------------------------------------------------------------------
@@ -88,7 +110,7 @@ class Problem(Document):
 # ---- enqueueing ----------------------------------------------------------------------------------
 
 
-class NewTask(Document):
+class NewTask(Body):
     """A task to be enqueued. Durations are written "30s", "5m", "1d"; `at` as ISO 8601 with a zone.
 
     `args` are the arguments, by name. A second one with the same `id` is a duplicate, and not run.
@@ -100,11 +122,11 @@ class NewTask(Document):
     args: dict[str, Any] = {}
     id: TaskId | None = None
     queue: QueueName = "default"
-    delay: str | None = None
+    delay: Duration | None = None
     at: str | None = None
-    timeout: str | None = None
-    expires: str | None = None
-    deadline: str | None = None
+    timeout: Duration | None = None
+    expires: Duration | None = None
+    deadline: Duration | None = None
     max_attempts: Annotated[int, Field(ge=1)] | None = None
     headers: dict[str, str] | None = None
 
@@ -117,7 +139,7 @@ class Enqueued(Document):
     duplicate: bool
 
 
-class Batch(Document):
+class Batch(Body):
     """Many tasks. `all`: nothing is produced where one of them is wrong. `each`: an answer each."""
 
     tasks: Annotated[list[NewTask], Field(min_length=1, max_length=MAX_BATCH)]

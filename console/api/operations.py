@@ -8,13 +8,16 @@ from pydantic import Field
 
 # ruff: noqa: RUF012  (pydantic copies defaults)
 from taskmill.console.api.models import (
+    Body,
     Count,
     Document,
+    Duration,
     QueueName,
     TaskError,
     TaskName,
     Time,
 )
+from taskmill.consumer.record import Reason
 
 # ---- dead letters --------------------------------------------------------------------------------
 
@@ -92,7 +95,7 @@ class LetterGroups(Document):
     as_of: Time
 
 
-class ReplayOrder(Document):
+class ReplayOrder(Body):
     """Which letters of a queue to put back, and how. An empty filter takes all that count.
 
     `since`, `until`: a time ago ("1h") or ISO 8601; `error`: a regular expression on "Type:
@@ -103,7 +106,7 @@ class ReplayOrder(Document):
 
     queue: QueueName = "default"
     name: list[TaskName] = []
-    reason: list[str] = []
+    reason: list[Reason] = []
     error: Annotated[str, Field(max_length=1000)] | None = None
     fingerprint: list[str] = []
     id: list[str] = []
@@ -116,7 +119,7 @@ class ReplayOrder(Document):
     rate: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
     canary: Annotated[int, Field(ge=1, le=10_000)] | None = None
     abort_above: Annotated[float, Field(ge=0, le=1)] = 0.2
-    canary_wait: str = "10m"
+    canary_wait: Duration = "10m"
     dry_run: bool = False
 
 
@@ -166,26 +169,26 @@ class Replays(Document):
 # ---- schedules -----------------------------------------------------------------------------------
 
 
-class NewSchedule(Document):
+class NewSchedule(Body):
     """When to enqueue what: `cron` or `every`. As `taskmill schedules set` takes it."""
 
     task: TaskName
     args: dict[str, Any] = {}
     queue: QueueName = "default"
     cron: str | None = None
-    every: str | None = None
+    every: Duration | None = None
     tz: str = "UTC"
     misfire: Literal["skip", "fire_once", "fire_all"] = "fire_once"
     misfire_max: Annotated[int, Field(ge=1, le=100)] = 10
-    catch_up: str = "1d"
+    catch_up: Duration = "1d"
     overlap: Literal["skip", "queue", "allow"] = "skip"
-    jitter: str = "0s"
+    jitter: Duration = "0s"
     start: str | None = None
     end: str | None = None
     max_runs: Annotated[int, Field(ge=1)] | None = None
-    timeout: str | None = None
-    expires: str | None = None
-    deadline: str | None = None
+    timeout: Duration | None = None
+    expires: Duration | None = None
+    deadline: Duration | None = None
     max_attempts: Annotated[int, Field(ge=1)] | None = None
     headers: dict[str, str] = {}
 
@@ -302,37 +305,61 @@ class Workers(Document):
     workers: list[Worker]
 
 
-class QueueOverview(Document):
-    """A queue in the time asked for. Durations are seconds."""
+class Measured(Document):
+    """What ended in the time asked for. Durations are seconds; null: nothing to tell them by."""
 
-    queue: str
-    lag: Count | None
-    oldest_age_ms: Count | None
-    paused: bool | None
+    #: Tasks that ended, and those of them that are dead; attempts that are tried again.
     finished: Count
     failed: Count
+    retried: Count
     #: Tasks a second that finished, over the time asked for.
     rate: float
     #: Share of the finished that succeeded; null: none finished.
     success: float | None
     run_p50: float | None
     run_p95: float | None
+    #: From enqueue to the first start, of tasks that were not delayed.
     wait_p50: float | None
     wait_p95: float | None
 
 
+class QueueOverview(Measured):
+    """A queue; lag, age and pause are as of now, null where Kafka did not tell."""
+
+    queue: str
+    lag: Count | None
+    oldest_age_ms: Count | None
+    paused: bool | None
+
+
+class TaskOverview(Measured):
+    """The tasks of one name in one queue; an empty name: they could not be read."""
+
+    queue: str
+    name: str
+
+
 class Minute(Document):
-    """What finished in one minute, by outcome."""
+    """One minute: what came, what attempts ended as, and how long they ran and had waited."""
 
     at: Time
+    #: Null where more than three hours are asked for.
+    enqueued: Count | None
     outcomes: dict[str, int]
+    run_p50: float | None
+    run_p95: float | None
+    wait_p50: float | None
+    wait_p95: float | None
 
 
 class Overview(Document):
     """All at a glance."""
 
     totals: dict[str, int]
+    all: Measured
     queues: list[QueueOverview]
+    #: The busiest first, at most 100.
+    tasks: list[TaskOverview]
     series: list[Minute]
     as_of: Time
     #: Records that the store has not read yet.

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from taskmill.console.api.access import ANY, IMPLIED, TokenCheck, admit
 from taskmill.console.api.models import Problem
 from taskmill.console.api.problems import KINDS
+from taskmill.console.api.tally import ROUTE
 
 BASE = "/api/v1"
 
@@ -55,7 +56,10 @@ def guarded(tokens: TokenCheck) -> type[APIRoute]:
             if scope != ANY and scope not in IMPLIED:
                 raise ValueError(f"{self.path}: no scope {scope!r}")
 
+            name = self.path_format.removeprefix(BASE)
+
             async def handler(request: Request) -> Response:
+                request.scope[ROUTE] = name
                 admit(tokens, request).check_scope(scope)
                 return await inner(request)
 

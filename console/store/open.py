@@ -28,14 +28,15 @@ _CONNECT_S = 5
 _POOL, _POOL_WAIT_S = 20, 5
 
 
-def open_store(url: str, clock: Clock = SYSTEM_CLOCK) -> Store:
+def open_store(url: str, clock: Clock = SYSTEM_CLOCK, *, claimed: bool = True) -> Store:
     """The store at `url` (sqlite:///path or postgresql://…), its schema brought up to date.
 
+    `claimed=False`: another process of this console holds the file.
     Raises ConfigError for a URL that is none, a SQLite file that another console uses or that is
     none, and a store that a newer version wrote; Unreachable where the database is away.
     """
     address = address_of(url)
-    claim = FileClaim(address.file) if address.file is not None else None
+    claim = FileClaim(address.file) if claimed and address.file is not None else None
     try:
         engine = _engine(address)
         try:

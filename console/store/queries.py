@@ -29,6 +29,7 @@ from taskmill.console.store.tables import LETTERS, NOT_SUCCEEDED, TASKS
 from taskmill.console.store.texts import stored
 from taskmill.schemas.states import Status
 
+_MINUTE_MS = 60_000
 #: Rows of a page at the most.
 MOST = 1000
 #: What a list does not read: it may be large.
@@ -113,6 +114,16 @@ def _letters(chosen: LetterFilter) -> list[ColumnElement[bool]]:
         part = part.replace("%", "\\%").replace("_", "\\_")
         wanted.append(said.like(f"%{part}%", escape="\\"))
     return wanted
+
+
+def arrivals(since: int, until: int) -> Select[Any]:
+    """(queue, minute, count) of tasks by when they were enqueued; read from an index alone."""
+    t = TASKS.c
+    minute = (t.enqueued_at - t.enqueued_at % _MINUTE_MS).label("minute")
+    chosen = select(t.queue, minute, func.count()).where(
+        t.enqueued_at >= since, t.enqueued_at < until
+    )
+    return chosen.group_by(t.queue, minute)
 
 
 def letters_page(chosen: LetterFilter, after: LetterCursor | None, limit: int) -> Select[Any]:

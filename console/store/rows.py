@@ -131,6 +131,14 @@ class MinuteRow(NamedTuple):
     wait_buckets: tuple[int, ...]
 
 
+class ArrivalRow(NamedTuple):
+    """Tasks of a queue that were enqueued in one minute, which is told by its start."""
+
+    queue: str
+    minute: int
+    number: int
+
+
 class LetterRow(NamedTuple):
     """A dead letter, by its place in the DLQ. `id` is None where the record had no key."""
 

@@ -13,6 +13,7 @@ from taskmill.console.store.address import FileClaim
 from taskmill.console.store.errors import told as told_of
 from taskmill.console.store.rows import (
     BUCKETS,
+    ArrivalRow,
     AttemptRow,
     CountRow,
     Freshness,
@@ -63,8 +64,8 @@ class Store:
 
     @property
     def is_shared(self) -> bool:
-        """Whether other consoles may use it at the same time."""
-        return self._claim is None
+        """Whether other consoles may use it at the same time: not a file, whoever holds it."""
+        return self.engine.dialect.name != "sqlite"
 
     def close(self) -> None:
         """Close the connections and let the file go. Idempotent."""
@@ -146,6 +147,10 @@ class Store:
         return [
             _minute(row) for row in self._rows(asked.order_by(t.minute, t.queue, t.name, t.outcome))
         ]
+
+    def arrivals(self, since: int, until: int) -> list[ArrivalRow]:
+        """Tasks enqueued in the minutes that begin from `since` up to, not including, `until`."""
+        return [ArrivalRow._make(row) for row in self._rows(queries.arrivals(since, until))]
 
     # ---- letters --------------------------------------------------------------------------------
 

@@ -12,7 +12,8 @@ from taskmill.cli.output import shown
 if TYPE_CHECKING:
     from rich.table import Table
 
-_GAP = 2
+#: Between columns: a space of each, and one of the rule's.
+_GAP, _RULED_GAP = 2, 3
 #: A column that may be cut keeps so much, or is left out.
 _LEAST = 12
 
@@ -50,8 +51,9 @@ def fitted(
         max([cell_len(column.title), *(cell_len(row[n]) for row in cells)])
         for n, column in enumerate(columns)
     ]
-    kept = _chosen(columns, widths, width)
-    room = width - _GAP * (len(kept) - 1) - sum(widths[n] for n in kept if not columns[n].is_cut)
+    gap = _RULED_GAP if is_ruled else _GAP
+    kept = _chosen(columns, widths, width, gap)
+    room = width - gap * (len(kept) - 1) - sum(widths[n] for n in kept if not columns[n].is_cut)
     table = Table(box=box.SIMPLE_HEAD if is_ruled else None, pad_edge=False, show_edge=False)
     for n in kept:
         column = columns[n]
@@ -69,11 +71,11 @@ def fitted(
     return table
 
 
-def _chosen(columns: Sequence[Column], widths: Sequence[int], width: int) -> list[int]:
+def _chosen(columns: Sequence[Column], widths: Sequence[int], width: int, gap: int) -> list[int]:
     kept = list(range(len(columns)))
     while True:
         least = [min(widths[n], _LEAST) if columns[n].is_cut else widths[n] for n in kept]
-        if sum(least) + _GAP * (len(kept) - 1) <= width:
+        if sum(least) + gap * (len(kept) - 1) <= width:
             return kept
         last = max(kept, key=lambda n: columns[n].rank)
         if columns[last].rank == 0:

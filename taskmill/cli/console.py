@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import click
 
 from taskmill.cli.output import log_to_stderr, note
+from taskmill.cli.target import app_option, load_app
 from taskmill.runtime.config import load_settings
 from taskmill.runtime.errors import ConfigError
 
@@ -37,9 +38,10 @@ def missing_extra() -> Missing | None:
 
 
 @click.command()
+@app_option(help="Take this App's settings.")
 @click.option("--host", metavar="ADDRESS", help="Listen on it; 0.0.0.0: all. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0: any free one. Default: 8420.")
-def console(host: str | None, port: int | None) -> int:
+def console(target: str | None, host: str | None, port: int | None) -> int:
     """Keep the status store up to date, and serve the HTTP API and the dashboard.
 
     Who asks needs a token (`taskmill tokens create`). SIGTERM or Ctrl-C drains; a second one stops
@@ -50,6 +52,11 @@ def console(host: str | None, port: int | None) -> int:
         raise ConfigError(missing.told("the console"))
     from taskmill.console.serve import Console
 
-    settings = load_settings(console_host=host, console_port=port)
+    given = {"console_host": host, "console_port": port}
+    said = {name: value for name, value in given.items() if value is not None}
+    if target is None:
+        settings = load_settings(**said)
+    else:
+        settings = load_app(target).settings.model_copy(update=said)
     log_to_stderr(settings.log_level)
     return Console(settings).run(lambda url: note(f"console at {url}"))

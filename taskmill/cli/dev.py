@@ -14,6 +14,7 @@ from typing import IO, NamedTuple
 
 import click
 
+from taskmill.cli.dev_console import dev_console
 from taskmill.cli.output import note
 from taskmill.cli.reload import Sources, folders_of, try_app
 from taskmill.cli.target import app_option, load_app
@@ -24,9 +25,9 @@ from taskmill.runtime.local_broker import LocalBroker
 from taskmill.runtime.topics import ensure
 
 #: The roles that exist, by name: the arguments of the command that each is.
-ROLES: dict[str, Callable[[str], list[str]]] = {
-    "worker": lambda target: ["worker", "-A", target],
-    "scheduler": lambda target: ["scheduler", "-A", target],
+ROLES: dict[str, Callable[[str, Settings], list[str]]] = {
+    "worker": lambda target, _: ["worker", "-A", target],
+    "scheduler": lambda target, settings: ["scheduler", "-A", target, *_port_after(settings)],
 }
 
 #: Above a worker's own limit of 30 s for its running handlers.
@@ -45,7 +46,7 @@ _LOOK_S = 0.2
     "cannot be imported is told of, and those that run are kept.",
 )
 def dev(target: str, reloads: bool) -> int:
-    """Run all that an App needs here: a broker, its topics, a worker, a scheduler.
+    """Run all that an App needs here: a broker, its topics, a worker, a scheduler, a console.
 
     The local broker is started where no bootstrap_servers is set, and stopped at the end if this
     started it; its data stays. Ctrl-C drains; a second one stops at once.
@@ -61,11 +62,14 @@ def dev(target: str, reloads: bool) -> int:
         note(f"Kafka at {bootstrap_servers(settings)}, prefix {settings.prefix}")
         tasks = ", ".join(task.name for task in app.tasks) or "none"
         note(f"App {app.name}: tasks {tasks}; queues {', '.join(queues)}")
-        note("Ctrl-C drains and ends")
-        with _signals() as told:
+        with _signals() as told, dev_console(settings) as console:
             group = Group(None if sources is None else Reload(target, sources))
             for role, arguments in ROLES.items():
-                group.start(role, arguments(target))
+                group.start(role, arguments(target, settings))
+            if console is not None:
+                group.start("console", ["console", "-A", target, *console.arguments], stays=True)
+                note(f"console at {console.url}")
+            note("Ctrl-C drains and ends")
             return group.run(told)
 
 
@@ -117,6 +121,12 @@ def _signals() -> Iterator[SimpleQueue[int]]:
             signal.signal(number, handler)
 
 
+def _port_after(settings: Settings) -> list[str]:
+    """The scheduler's metrics are on the port after the worker's."""
+    port = settings.metrics_port
+    return ["--metrics-port", str(port + 1)] if port and port < 65535 else []
+
+
 class Group:
     """Child processes that live and end together, their output shown line by line."""
 
@@ -124,12 +134,12 @@ class Group:
         """With `reload`, they are started anew when files change, and one that ends by itself is
         waited for until they do."""
         self._reload = reload
-        self._arguments: dict[str, list[str]] = {}
+        self._anew: dict[str, list[str]] = {}
         self._children: dict[str, subprocess.Popen[str]] = {}
         self._threads: list[threading.Thread] = []
 
-    def start(self, role: str, arguments: list[str]) -> None:
-        """Start `taskmill ARGUMENTS` as `role`."""
+    def start(self, role: str, arguments: list[str], *, stays: bool = False) -> None:
+        """Start `taskmill ARGUMENTS` as `role`, which `stays` when others are started anew."""
         child = subprocess.Popen(
             # -P: a folder named taskmill in the working directory is not this package. What -A
             # names is found there all the same. -B: see try_app.
@@ -145,7 +155,8 @@ class Group:
         assert child.stdout is not None, "it is a pipe"
         thread = threading.Thread(target=_show, args=(role, child.stdout), daemon=True)
         thread.start()
-        self._arguments[role] = arguments
+        if not stays:
+            self._anew[role] = arguments
         self._children[role] = child
         self._threads.append(thread)
 
@@ -184,19 +195,21 @@ class Group:
                 continue
             if not self._end_for_now(told):
                 break
-            for role, arguments in self._arguments.items():
+            for role, arguments in self._anew.items():
                 self.start(role, arguments)
             mourned = []
         return self._drain(told)
 
     def _end_for_now(self, told: SimpleQueue[int]) -> bool:
-        """Drain all; False where a signal says that this is the end."""
-        self._ask()
+        """Drain those that are started anew; False where a signal says that this is the end."""
+        children = [self._children[role] for role in self._anew]
+        for child in children:
+            child.send_signal(signal.SIGTERM)
         deadline = Deadline(DRAIN_S, SYSTEM_CLOCK)
-        while len(self._ended()) < len(self._children) and not deadline.over():
+        while any(child.poll() is None for child in children) and not deadline.over():
             if _next(told):
                 return False
-        for child in self._children.values():
+        for child in children:
             child.kill()
             child.wait()
         return True

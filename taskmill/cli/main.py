@@ -37,7 +37,7 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry("taskmill.cli.config:config", "Show the effective settings."),
     "console": Entry("taskmill.cli.console:console", "Serve the HTTP API and the dashboard."),
     "decode": Entry("taskmill.cli.wire:decode", "Print a value of ours as JSON."),
-    "dev": Entry("taskmill.cli.dev:dev", "Run a broker, topics, a worker and a scheduler."),
+    "dev": Entry("taskmill.cli.dev:dev", "Run a broker, a worker, a scheduler, a console."),
     "dlq": Entry("taskmill.cli.dlq:dlq", "Look at dead letters, and replay them."),
     "encode": Entry("taskmill.cli.wire:encode", "Write a task's bytes, for any Kafka client."),
     "enqueue": Entry("taskmill.cli.enqueue:enqueue", "Put one task on Kafka, or a file of them."),

@@ -21,7 +21,12 @@ from taskmill.runtime.config import load_settings
     multiple=True,
     help="A queue to serve; many times over. Default: the App's, or all that there are.",
 )
-def scheduler(target: str | None, queues: tuple[str, ...]) -> int:
+@click.option(
+    "--metrics-port",
+    type=click.IntRange(0, 65535),
+    help="Serve metrics here, not on metrics_port: for one beside a worker. 0: any free port.",
+)
+def scheduler(target: str | None, queues: tuple[str, ...], metrics_port: int | None) -> int:
     """Fire schedules, and pass tasks that wait for their next attempt on, once they are due.
 
     All that waits as long as no scheduler runs. Run two, on two machines, and one may fail.
@@ -32,6 +37,8 @@ def scheduler(target: str | None, queues: tuple[str, ...]) -> int:
     settings = load_settings() if app is None else app.settings
     if app is not None and not queues:
         queues = tuple(app.tasks.queues) or ("default",)
+    if metrics_port is not None:
+        settings = settings.model_copy(update={"metrics_port": metrics_port})
     one = Scheduler(settings, queues)
     log_to_stderr(settings.log_level)
     if app is not None:

@@ -14,17 +14,18 @@ from taskmill.cli.top_data import FAILED_SINCE, MINUTES, Look, QueueLine
 
 _QUEUES = (
     Column("queue", is_cut=True),
-    Column("state", 6),
-    Column("rate/s", is_right=True),
-    Column("ok", 5, is_right=True),
+    Column("state", 7),
+    Column("in/s", 4, is_right=True),
+    Column("done/s", is_right=True),
+    Column("ok", 6, is_right=True),
     Column("lag", is_right=True),
     Column("oldest", 1, is_right=True),
-    Column("run p50", 9, is_right=True),
-    Column("run p95", 7, is_right=True),
+    Column("run p50", 11, is_right=True),
+    Column("run p95", 8, is_right=True),
     Column("wait p50", 12, is_right=True),
-    Column("wait p95", 8, is_right=True),
+    Column("wait p95", 9, is_right=True),
     Column("delayed", 10, is_right=True),
-    Column("retrying", 4, is_right=True),
+    Column("retrying", 5, is_right=True),
     Column("dead", 2, is_right=True),
     Column("workers", 3, is_right=True),
 )
@@ -64,7 +65,7 @@ def view(look: Look, address: str, now_ms: int, width: int, height: int) -> Rend
 
 def foot(width: int) -> Text:
     """The last line: which keys there are, and of what time the numbers are."""
-    words = f"q quit · space refresh · rates of {MINUTES} min, failures of {FAILED_SINCE}"
+    words = f"q quit · space refresh · times of {MINUTES} min, failures of {FAILED_SINCE}"
     return Text(words[: max(0, width - 1)], style="bright_black", no_wrap=True)
 
 
@@ -110,12 +111,16 @@ def _head(look: Look, address: str, now_ms: int, width: int) -> Sequence[Text]:
 
 def _queue(one: QueueLine) -> tuple[object, ...]:
     counted, live = one.counted, one.live
+    done = counted.rate if live is None or live.rate_out is None else live.rate_out
+    # Where markers of transactions may be counted with it, there are at the most so many.
+    most = "" if live is None or live.lag_is_exact else "≤"
     return (
         counted.queue,
         "paused" if counted.paused else "",
-        f"{counted.rate:,.1f}",
+        None if live is None or live.rate_in is None else f"{live.rate_in:,.1f}",
+        f"{done:,.1f}",
         share(counted.success),
-        None if counted.lag is None else f"{counted.lag:,}",
+        None if counted.lag is None else f"{most}{counted.lag:,}",
         None if counted.oldest_age_ms is None else age(counted.oldest_age_ms / 1000),
         age(counted.run_p50),
         age(counted.run_p95),

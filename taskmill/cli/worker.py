@@ -52,7 +52,7 @@ class Work(NamedTuple):
     default=1,
     show_default=True,
     help="Worker processes, each with its share of the partitions. One that dies is replaced. "
-    "Metrics are served by each: on metrics_port, metrics_port + 1, ….",
+    "One page of metrics, on metrics_port, is of all of them.",
 )
 @click.option(
     "--drain-timeout",
@@ -99,7 +99,8 @@ def _supervise(work: Work, processes: int) -> int:
     from taskmill.runtime.config import load_settings
 
     # The App is imported by the workers alone: what it holds is not held here too.
-    log_to_stderr(load_settings().log_level)
+    settings = load_settings()
+    log_to_stderr(settings.log_level)
     debug = click.get_current_context().find_root().params.get("debug")
 
     def command(line: int) -> list[str]:
@@ -113,7 +114,7 @@ def _supervise(work: Work, processes: int) -> int:
         frame = [sys.executable, "-P", "-m", "taskmill", *(["--debug"] if debug else [])]
         return [*frame, "worker", *arguments, "--supervised", str(line)]
 
-    return Supervisor(command, processes, work.drain_timeout).run()
+    return Supervisor(command, processes, work.drain_timeout, settings.metrics_port).run()
 
 
 def _supervised(work: Work, fd: int) -> int:

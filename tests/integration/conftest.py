@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support import pages
 from support.commands import Command, runner, set_environment
 from support.consoles import Stand
 from support.letters import LetterBox
@@ -54,4 +55,25 @@ def url(postgres: Postgres, database: str) -> str:
 def stand(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stand]:
     """A console and a worker, shared by the tests of a file."""
     with Stand(broker, tmp_path_factory.mktemp("stand")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def stage(broker: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[pages.Stage]:
+    """A console, a worker with a gate and a scheduler, for a file of tests of the dashboard."""
+    with pages.Stage(broker, tmp_path_factory.mktemp("stage")) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[pages.Chromium]:
+    """The browser that the tests of a file share."""
+    with pages.Chromium() as one:
+        yield one
+
+
+@pytest.fixture
+def tab(stage: pages.Stage, chromium: pages.Chromium) -> Iterator[pages.Tab]:
+    """A blank tab, wide and light."""
+    with chromium.tab(stage.console.url) as one:
         yield one

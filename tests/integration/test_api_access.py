@@ -152,6 +152,6 @@ def test_what_is_open_is_open_and_the_page_is_strict(stand: Stand) -> None:
         assert "unsafe" not in policy
         assert page.headers["x-content-type-options"] == "nosniff"
         assert page.headers["referrer-policy"] == "no-referrer"
-        assert "taskmill_" in anyone.get("/metrics").text
+        assert "taskmill_console_requests_total" in anyone.get("/metrics").text
         assert anyone.get("/../../etc/passwd").status_code == 404
         assert anyone.get("/%2e%2e/%2e%2e/pyproject.toml").status_code == 404

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
+from support.consoles import eventually
 from taskmill.app import App
+from taskmill.console.tokens import TokenTable
 from taskmill.runtime.config import Settings
 
 TASKS = """
@@ -44,6 +47,7 @@ def dev(settings: Settings, folder: Path) -> Iterator[subprocess.Popen[str]]:
         "TASKMILL_PREFIX": settings.prefix,
         "TASKMILL_PARTITIONS": str(settings.partitions),
         "TASKMILL_STATE_DIR": str(settings.state_dir),
+        "TASKMILL_CONSOLE_PORT": "0",
     }
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "taskmill", "dev", "-A", "shop:app"],
@@ -61,13 +65,13 @@ def dev(settings: Settings, folder: Path) -> Iterator[subprocess.Popen[str]]:
         process.communicate(timeout=60)
 
 
-def read_until(process: subprocess.Popen[str], text: str) -> None:
+def read_until(process: subprocess.Popen[str], text: str) -> str:
     assert process.stderr is not None
     seen = []
     for line in process.stderr:
         seen.append(line)
         if text in line:
-            return
+            return line
     raise AssertionError(f"no {text!r} in: {''.join(seen)}")
 
 
@@ -78,6 +82,23 @@ def test_dev_runs_tasks_and_ends_at_ctrl_c(settings: Settings, tmp_path: Path) -
         assert app.enqueue("add", {"a": 1, "b": 2}, declared=False).result(timeout=60) == 3
         os.killpg(process.pid, signal.SIGINT)
         assert process.wait(60) == 0
+
+
+@pytest.mark.kafka
+def test_dev_has_a_console_whose_token_holds_while_it_runs(
+    settings: Settings, tmp_path: Path
+) -> None:
+    with dev(settings, tmp_path) as process:
+        address = read_until(process, "console at http").split()[-1]
+        url, _, secret = address.partition("/#token=")
+        read_until(process, "console | console at ")
+        headers = {"Authorization": f"Bearer {secret}"}
+        eventually(lambda: httpx.get(f"{url}/readyz").status_code == 200)
+        assert httpx.get(f"{url}/api/v1/me", headers=headers).json()["scopes"] == ["admin"]
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.wait(60) == 0
+    table = TokenTable(settings)
+    assert [one.revoked_at is None for one in table.all()] == [False]
 
 
 @pytest.mark.kafka

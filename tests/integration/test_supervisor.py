@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -14,7 +13,6 @@ from random import Random
 import pytest
 from confluent_kafka import IsolationLevel
 
-from support.brokers import quiet_ports
 from support.oracle import Oracle, Put
 from support.proof import fresh_seeds
 from support.queues import Queue
@@ -100,21 +98,6 @@ def test_the_workers_share_the_partitions_and_each_task_runs_once(scene: Scene) 
     assert len(set(workers_of(supervisor).values())) == 2
     assert supervisor.terminate() == 0, supervisor.log
     assert supervisor.log.count("lifespan ends") == 2
-
-
-@pytest.mark.kafka
-def test_each_worker_serves_its_metrics_on_a_port_of_its_own(
-    settings: Settings, tmp_path: Path
-) -> None:
-    port = quiet_ports(2)
-    changed = Settings(**{**settings.model_dump(), "metrics_port": port})
-    with WorkerProcess(changed, tmp_path, "--processes", "2") as supervisor:
-        for slot in (0, 1):
-            supervisor.wait_for(rf"\[slot {slot}\] .*metrics on port {port + slot}")
-            url = f"http://127.0.0.1:{port + slot}/metrics"
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                assert b"taskmill_worker_info" in answer.read()
-        assert supervisor.terminate() == 0, supervisor.log
 
 
 # ---- sudden deaths ------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from support.queues import Queue
+from support.scraped import Scraped
 from support.wire import NOW_MS, task_value
 from support.workers import Gate, runs
 from taskmill import App, TaskFailed
@@ -73,10 +73,12 @@ def test_every_kind_of_handler_is_stopped_and_its_place_runs_the_next(
         )
     worker.wait_for("task gated_thread of gated_thread does not end, 0.5 s after it was told to")
     port = worker.wait_for(r"metrics on port (\d+)")[1]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-        metrics = answer.read().decode()
-    assert 'taskmill_stuck_handlers_total{queue="default",task="gated_thread"} 1.0' in metrics
-    assert 'taskmill_dead_letters_total{queue="default",reason="timed_out"} 3.0' in metrics
+    page = Scraped(port).until(
+        lambda page: page.total("taskmill_stuck_handlers_total", task="gated_thread") == 1,
+        "stuck handler",
+    )
+    assert page.total("taskmill_stuck_handlers_total") == 1
+    assert page.total("taskmill_dead_letters_total", reason="timed_out") == 3
     # Nothing waits for the thread that was left behind.
     assert worker.terminate() == 0
 

@@ -31,6 +31,7 @@ class Terminal:
     ) -> None:
         """`size`: columns, lines."""
         self.text = ""
+        self._after: list[Any] | None = None
         self._main, side = pty.openpty()
         self.resize(*size)
         self.before: list[Any] = termios.tcgetattr(self._main)
@@ -53,8 +54,8 @@ class Terminal:
 
     @property
     def modes(self) -> list[Any]:
-        """How the terminal is set now; to be compared with `before`."""
-        return termios.tcgetattr(self._main)
+        """How the terminal is set, or was at the end; to be compared with `before`."""
+        return termios.tcgetattr(self._main) if self._after is None else self._after
 
     @property
     def plain(self) -> str:
@@ -115,6 +116,7 @@ class Terminal:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        self._after = self.modes
         os.close(self._main)
 
 

@@ -79,7 +79,8 @@ def overview(*queues: str, lag: int = 0, running: int = 3) -> dict[str, Any]:
 def queues(*names: str) -> dict[str, Any]:
     one = {
         "partitions": 12, "lag": 12_345, "oldest_age_ms": 83_000, "delayed": 7, "retrying": 2,
-        "letters": 4, "paused": False, "workers": 3,
+        "letters": 4, "paused": False, "paused_at": None, "paused_by": None, "workers": 3,
+        "lag_is_exact": True, "rate_in": 17.5, "rate_out": 1234.5,
     }  # fmt: skip
     return {"queues": [{"queue": name, **one} for name in names]}
 

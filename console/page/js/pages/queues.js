@@ -1,0 +1,80 @@
+// Queues: what waits in each, how long already, and whether it is taken from.
+
+import { act as request, get, path } from "../api.js";
+import { h } from "../dom.js";
+import { ask, perform } from "../dialogs.js";
+import { count, duration, plural, rate } from "../format.js";
+import { act, code, empty, flag, table, when } from "../parts.js";
+import { to } from "../router.js";
+
+export const queues = {
+  title: () => "Queues",
+  every: 2000,
+
+  load: (page) => get("queues", {}, page.signal),
+
+  view(page) {
+    const { queues: all } = page.data;
+    if (!all.length) {
+      return empty("No queues", h("span", null, "The first task makes its queue; ",
+        code("taskmill topics create -q NAME"), " makes one beforehand."));
+    }
+    return table("Queues", [["Queue"], ["State"], ["In/s", "number"], ["Out/s", "number"],
+      ["Lag", "number"], ["Oldest", "number"],
+      ["Delayed", "number"], ["Retrying", "number"], ["Dead letters", "number"],
+      ["Workers", "number"], ["Partitions", "number"], ["Acts", "acts"]],
+      all.map((one) => ({ key: one.queue, cells: cells(page, one) })));
+  },
+};
+
+function cells(page, one) {
+  const { queue } = one;
+  return [
+    h("a", { href: to(["tasks"], { queue }) }, queue),
+    state(one), rate(one.rate_in), rate(one.rate_out),
+    one.lag_is_exact ? count(one.lag)
+      : h("span", { title: "at the most" }, `≤ ${count(one.lag)}`),
+    duration(one.oldest_age_ms),
+    h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, count(one.delayed)),
+    h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, count(one.retrying)),
+    h("a", { href: to(["letters"], { queue }) }, count(one.letters)),
+    count(one.workers), count(one.partitions), toggle(page, one),
+  ];
+}
+
+function state({ paused, paused_at: at, paused_by: by, workers, lag }) {
+  if (paused) {
+    return [flag("warn", "waiting", "paused"),
+      h("div", { class: "dim" }, at && when(at), by && ` by ${by}`)];
+  }
+  if (workers === 0) {
+    return flag(lag ? "bad" : "plain", lag ? "warning" : "queued", "no worker");
+  }
+  return flag("good", "running", "open");
+}
+
+function toggle(page, { queue, paused, lag }) {
+  const post = (word) => async () => {
+    const answer = await request("POST", path("queues", queue, word));
+    page.refreshSoon(50);
+    return answer;
+  };
+  if (paused) {
+    return act({ scope: "operate", queue, key: "resume", "aria-label": `Resume ${queue}`,
+      onclick: () => perform(post("resume"), `Queue ${queue} is taken from again.`) }, "Resume");
+  }
+  return act({ scope: "operate", queue, tone: "danger", key: "pause",
+    "aria-label": `Pause ${queue}`,
+    onclick: () => ask({
+      title: "Pause this queue?",
+      what: [
+        h("p", null, "Workers start nothing more from queue ", code(queue), ", on any machine, "
+          + "until it is resumed. What runs now runs to its end."),
+        h("p", null, lag ? `${plural(lag, "task")} that wait${lag === 1 ? "s" : ""} now, and those `
+          + "that come," : "Tasks that come", " are kept. Some may expire meanwhile."),
+      ],
+      yes: "Pause the queue",
+      run: post("pause"),
+      done: `Queue ${queue} is paused.`,
+    }) }, "Pause…");
+}
