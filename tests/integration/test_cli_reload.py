@@ -54,6 +54,7 @@ def dev(settings: Settings, folder: Path) -> Iterator[Path]:
         "TASKMILL_PREFIX": settings.prefix,
         "TASKMILL_PARTITIONS": str(settings.partitions),
         "TASKMILL_STATE_DIR": str(settings.state_dir),
+        "TASKMILL_CONSOLE_PORT": "0",
     }
     command = [sys.executable, "-P", "-m", "taskmill", "dev", "--reload", "-A", "shop:app"]
     with said.open("w") as out:
