@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.S | re.M)
 _FIRST = re.compile(r"^<!-- first\n(?P<text>.*?)-->$", re.S | re.M)
-_NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z", re.S)
+_NOT_RUN = re.compile(r"<!-- not run: ((?:(?!-->).)+) -->\s*\Z", re.S)
 _PRINTS = re.compile(r"<!-- prints -->\s*\Z")
 _NAMED = re.compile(r"`([\w./-]+\.(?:py|toml|json|ya?ml|jsonl|txt))`[^`]*:\s*\Z")
 _NAME_INSIDE = re.compile(r"# ([\w/-]+\.(?:py|toml|ya?ml))\n")
