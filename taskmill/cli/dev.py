@@ -258,5 +258,6 @@ def _next(told: SimpleQueue[int]) -> bool:
 def _show(role: str, lines: IO[str]) -> None:
     """What a child says, each line after its role's name, until it ends."""
     mark = click.style(f"{role} |", fg="cyan")
-    for line in lines:
-        note(f"{mark} {line.rstrip()}")
+    with lines:
+        for line in lines:
+            note(f"{mark} {line.rstrip()}")
