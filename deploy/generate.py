@@ -18,7 +18,16 @@ from typing import Any
 
 from taskmill.runtime.config import Settings, load_settings
 from taskmill.runtime.kafka import RESERVED
-from taskmill.runtime.topic_table import Kind, TopicSpec, retry_specs, schedule_specs, topic_specs
+from taskmill.runtime.topic_table import (
+    OF_PEOPLE,
+    OF_SCHEDULES,
+    Kind,
+    TopicSpec,
+    people_spec,
+    retry_specs,
+    schedule_specs,
+    topic_specs,
+)
 
 HERE = Path(__file__).resolve().parent
 CHART = HERE / "chart"
@@ -42,7 +51,7 @@ NOT_IN_SETTINGS = {
 SECRET_SETTINGS = {"store_url", "outcomes_url", "api_token", "schema_registry_url"}
 
 #: One queue's kinds; those of schedules and retries have names of their own making.
-_OF_A_QUEUE = [k for k in Kind if k not in {Kind.RETRY, Kind.SCHEDULES, Kind.SCHEDULE_STATE}]
+_OF_A_QUEUE = [k for k in Kind if k not in {Kind.RETRY, *OF_SCHEDULES, *OF_PEOPLE}]
 
 
 def topic_table(settings: Settings) -> list[dict[str, Any]]:
@@ -69,6 +78,7 @@ def _specs(settings: Settings) -> list[TopicSpec]:
         *topic_specs(settings, "QUEUE", _OF_A_QUEUE),
         *retry_specs(settings, "QUEUE", ["777s"]),
         *schedule_specs(settings),
+        *(people_spec(settings, kind) for kind in OF_PEOPLE),
     ]
 
 

@@ -45,12 +45,12 @@ class Enqueuer:
         codec: Codec,
         hooks: Callable[[], Hooks],
         ways: Ways,
-        count: EnqueuedCount,
         clock: Clock = SYSTEM_CLOCK,
+        count: EnqueuedCount | None = None,
     ) -> None:
         """`hooks` is asked at each call; `ways` is what handles are made with; `count` is told what
         the broker acknowledged."""
-        self._count = count
+        self._count = count or EnqueuedCount()
         self._hooks = hooks
         self._ways = ways
         self._clock = clock

@@ -93,7 +93,7 @@ class _Parts:
 
     def enqueuer(self, name: str, ways: Ways) -> Enqueuer:
         hooks, clock = (lambda: self.hooks), self.clock
-        return Enqueuer(self.settings, name, self.codec, hooks, ways, self.enqueued, clock)
+        return Enqueuer(self.settings, name, self.codec, hooks, ways, clock, self.enqueued)
 
 
 class App:

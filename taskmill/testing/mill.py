@@ -15,8 +15,8 @@ from confluent_kafka import Message
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, definitions_by_name
 from taskmill.consumer.core import Core
+from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.letters import Letter
-from taskmill.consumer.observe import FailureLog
 from taskmill.consumer.record import Outcome, Record
 from taskmill.consumer.watch import Watch
 from taskmill.producer.context import Encode

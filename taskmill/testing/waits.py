@@ -15,6 +15,7 @@ from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
 from taskmill.runtime.errors import InvalidInput
+from taskmill.runtime.meter import Meter
 from taskmill.runtime.store import MemoryStore
 from taskmill.runtime.topic_table import Kind, queue_of, retry_topic_of, schedules_topic
 from taskmill.scheduler.declared import Declared
@@ -136,7 +137,7 @@ class MemorySchedules:
         self._told: list[str] = []
         self._last_runs = LastRuns(reader, settings.dedup_window_ms, clock, self._told.append)
         firing = Firing(settings.prefix, WHO, codec, routes, clock)
-        self._due = Due(firing, self._last_runs, clock)
+        self._due = Due(firing, self._last_runs, clock, Meter(clock=clock))
         self._owned = Owned(0, 1, codec)
 
     def declare(self, app: str, declared: Iterable[Declared]) -> None:

@@ -35,11 +35,13 @@ class Terminal:
         self._main, side = pty.openpty()
         self.resize(*size)
         self.before: list[Any] = termios.tcgetattr(self._main)
-        clean = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+        clean = {k: v for k, v in os.environ.items() if k != "NO_COLOR"} | env
+        for name in ("COLUMNS", "LINES"):
+            clean.pop(name, None)
         self.process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**clean, "TERM": "xterm-256color", **env},
+            env={**clean, "TERM": "xterm-256color"},
             stdin=side,
             stdout=side,
             stderr=side,

@@ -62,12 +62,14 @@ def problem(status: int = 503, detail: str = "the store is behind") -> dict[str,
 
 
 def overview(*queues: str, lag: int = 0, running: int = 3) -> dict[str, Any]:
-    one = {
-        "lag": 12_345, "oldest_age_ms": 83_000, "paused": False, "finished": 900, "failed": 1,
-        "rate": 1234.5, "success": 0.999, "run_p50": 0.012, "run_p95": 1.5, "wait_p50": 0.002,
-        "wait_p95": 75.0,
+    measured = {
+        "finished": 900, "failed": 1, "retried": 2, "rate": 1234.5, "success": 0.999,
+        "run_p50": 0.012, "run_p95": 1.5, "wait_p50": 0.002, "wait_p95": 75.0,
     }  # fmt: skip
+    one = {"lag": 12_345, "oldest_age_ms": 83_000, "paused": False, **measured}
     return {
+        "all": measured,
+        "tasks": [],
         "totals": {"running": running, "succeeded": 1_234_567, "dead": 4},
         "queues": [{"queue": name, **one, "paused": name == "paused"} for name in queues],
         "series": [],

@@ -17,7 +17,15 @@ from taskmill._version import __version__
 from taskmill.cli.main import COMMANDS
 from taskmill.runtime.config import Settings
 from taskmill.runtime.kafka import RESERVED
-from taskmill.runtime.topic_table import Kind, retry_specs, schedule_specs, topic_specs
+from taskmill.runtime.topic_table import (
+    OF_PEOPLE,
+    OF_SCHEDULES,
+    Kind,
+    people_spec,
+    retry_specs,
+    schedule_specs,
+    topic_specs,
+)
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text("utf-8"))
 DEFAULTS: dict[str, Any] = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))
@@ -54,11 +62,12 @@ def test_topics_are_those_of_the_table() -> None:
     rows = json.loads((CHART / "files" / "topics.json").read_text("utf-8"))
     settings = Settings(prefix="p", partitions=24)
     tiers = list(settings.retry_tiers)
-    of_schedules = {Kind.RETRY, Kind.SCHEDULES, Kind.SCHEDULE_STATE}
+    others = {Kind.RETRY, *OF_SCHEDULES, *OF_PEOPLE}
     specs = [
-        *topic_specs(settings, "mail", [kind for kind in Kind if kind not in of_schedules]),
+        *topic_specs(settings, "mail", [kind for kind in Kind if kind not in others]),
         *retry_specs(settings, "mail", tiers),
         *schedule_specs(settings),
+        *(people_spec(settings, kind) for kind in OF_PEOPLE),
     ]
     made = {}
     for row in rows:
