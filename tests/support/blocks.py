@@ -10,6 +10,7 @@ A fence ```` ```sh ```` or ```` ```python ```` is run, page by page, in the orde
 - toml, json, yaml are parsed, and written where they have a name.
 
 `<!-- prints -->` above a text block: the block before it printed that, `…` being anything.
+`<!-- imported below -->` above a file: it is written, and run by what imports it.
 `<!-- first … -->` holds Python that the tests run and readers need not see.
 `<!-- not run: why -->` above a block leaves it out, and is listed by a test.
 """
@@ -25,7 +26,9 @@ DOCS = ROOT / "docs"
 
 _FENCE = re.compile(r"^(?P<fence>```+)(?P<info>[^\n]*)\n(?P<text>.*?)^(?P=fence)[ ]*$", re.S | re.M)
 _FIRST = re.compile(r"^<!-- first\n(?P<text>.*?)-->$", re.S | re.M)
+_COMMENT = re.compile(r"<!--.*?-->", re.S)
 _NOT_RUN = re.compile(r"<!-- not run: ((?:(?!-->).)+) -->\s*\Z", re.S)
+_IMPORTED = re.compile(r"<!-- imported below -->\s*\Z")
 _PRINTS = re.compile(r"<!-- prints -->\s*\Z")
 _NAMED = re.compile(r"`([\w./-]+\.(?:py|toml|json|ya?ml|jsonl|txt))`[^`]*:\s*\Z")
 _NAME_INSIDE = re.compile(r"# ([\w/-]+\.(?:py|toml|ya?ml))\n")
@@ -47,6 +50,7 @@ class Block(NamedTuple):
     not_run: str | None = None
     is_printed: bool = False
     is_hidden: bool = False
+    is_imported: bool = False
 
     @property
     def where(self) -> str:
@@ -75,7 +79,8 @@ def blocks(page: Path) -> list[Block]:
             found.append(Block(name, line, "python", match["text"], is_hidden=True))
             continue
         before = text[: match.start()]
-        not_run, named = _NOT_RUN.search(before), _NAMED.search(before[-200:])
+        not_run = _NOT_RUN.search(before)
+        named = _NAMED.search(_COMMENT.sub("", before)[-200:])
         named = _NAME_INSIDE.match(match["text"]) or named
         found.append(
             Block(
@@ -86,6 +91,7 @@ def blocks(page: Path) -> list[Block]:
                 named[1] if named else None,
                 " ".join(not_run[1].split()) if not_run else None,
                 bool(_PRINTS.search(before)),
+                is_imported=bool(_IMPORTED.search(before)),
             )
         )
     return found
@@ -114,7 +120,9 @@ def steps(page: Path) -> list[dict[str, object]]:
 
 
 def _steps(block: Block) -> list[dict[str, object]]:
-    if block.language == "python":
+    if block.is_imported:
+        kind = "file"
+    elif block.language == "python":
         is_test = block.name is not None and Path(block.name).name.startswith("test_")
         kind = "pytest" if is_test else "script" if block.name else "python"
     elif block.language == "sh":
