@@ -69,7 +69,7 @@ def test_make_targets_exist() -> None:
 def test_settings_and_defaults_are_as_told() -> None:
     rows = re.findall(r"^\| `TASKMILL_([A-Z_]+?)(?:__…)?` \|([^|]*)\|", README, re.MULTILINE)
     defaults = {name.lower(): default.strip(" `") for name, default in rows}
-    assert len(defaults) == 6
+    assert len(defaults) == 7
     assert set(defaults) <= set(Settings.model_fields)
     for name in ("prefix", "partitions"):
         assert defaults[name] == str(Settings.model_fields[name].default)
