@@ -88,7 +88,7 @@ def blocks(page: Path) -> list[Block]:
                 line,
                 match["info"].split(" ")[0].strip(),
                 match["text"],
-                named[1] if named else None,
+                named[1] if named and not match["info"].startswith("sh") else None,
                 " ".join(not_run[1].split()) if not_run else None,
                 bool(_PRINTS.search(before)),
                 is_imported=bool(_IMPORTED.search(before)),
