@@ -224,7 +224,9 @@ class Group:
         while len(self._ended()) < len(self._children) and not deadline.over():
             if _next(told):
                 self._ask()
-        return int(any(child.poll() != 0 for child in self._children.values()))
+        # One that was still starting had not begun to heed the signal, and nothing else either.
+        well = (0, -signal.SIGTERM)
+        return int(any(child.poll() not in well for child in self._children.values()))
 
     def _ask(self) -> None:
         for child in self._children.values():
