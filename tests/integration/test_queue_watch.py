@@ -97,9 +97,8 @@ def test_what_waits_for_its_time_is_counted(
         view = until(watch, lambda v: sum(w.records for w in v.depth.retrying.values()) == 1)
         assert all(one.is_exact for one in view.depth.retrying.values())
         queue.oracle.put_tasks(["d", "e"], "flaky", {"fails": 1, "wait": "1h"})
-        view = until(watch, lambda v: v.depth.delayed == (2, True))
+        view = until(watch, lambda v: v.depth.delayed == (2, True) and v.depth.lag == (0, True))
         assert view.depth.depth == (3, True)
-        view = until(watch, lambda v: v.depth.lag == (0, True))
         assert watch.look(60.0)[0] is not None
         again = until(watch, lambda v: True)
         assert again.depth.delayed == (2, True)
