@@ -22,6 +22,11 @@ help: ## list the targets
 demo: setup ## index the standard library through Kafka, kill a worker half way, count again
 	$(BIN)/python examples/demo.py
 
+.PHONY: cluster-demo
+cluster-demo: setup ## the same on three brokers, with a console on PostgreSQL; kill a broker and a worker
+	@deploy/system.sh --cluster
+	$(BIN)/python examples/cluster_demo.py
+
 .PHONY: test
 test: setup ## every test, against a real Kafka
 	@deploy/system.sh --tests
