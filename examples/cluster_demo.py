@@ -157,7 +157,7 @@ def work(
     for crew, many in zip(cast, (WORKERS, SCHEDULERS, 1), strict=True):
         for _ in range(many):
             crew.start()
-    cast.workers.wait_joined(stage.config, stage.group)
+    cast.workers.wait_joined()
     say("at work", f"workers {_pids(cast.workers)}, schedulers {_pids(cast.schedulers)}, "
         f"a console {_pids(cast.console)}")  # fmt: skip
     start_schedule(environment(HERE))

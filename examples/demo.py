@@ -99,7 +99,7 @@ def work(stage: Stage, crew: Crew, watch: Watch, paths: list[str]) -> Figures:
     """Two workers, all tasks twice, the kill half way, to the last outcome."""
     crew.start()
     crew.start()
-    crew.wait_joined(stage.config, stage.group)
+    crew.wait_joined()
     say("workers", f"two processes share the partitions: {crew.pids[0]} and {crew.pids[1]}")
     began = SYSTEM_CLOCK.monotonic()
     with ThreadPoolExecutor(1) as aside:

@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         description="How workers share partitions: KIP-848 (consumer), classic, or the better "
         "one for the broker at hand.",
     )
+    oldest_worker: Literal["0.1", "0.2"] | None = Field(
+        default=None,
+        description="Version of workers that still run beside these, while one upgrades: what they "
+        "have to read is written as they read it (docs/upgrade.md). Unset: there are none.",
+    )
     crash_loop_limit: Annotated[int, Field(ge=2)] = Field(
         default=3,
         description="A task in flight at so many sudden ends of its worker is dead-lettered. One "

@@ -24,6 +24,7 @@ from taskmill.runtime.kafka import client_config, is_fatal
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import partition_count
 from taskmill.scheduler.broker_time import BrokerTime
+from taskmill.scheduler.older import for_older
 
 logger = logging.getLogger("taskmill.scheduler")
 
@@ -311,8 +312,13 @@ def to_tasks(
     key: bytes | None,
     value: bytes | None,
     headers: list[tuple[str, bytes | None]],
+    *,
+    older: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of `produce` that put a record on `tasks`, where its key belongs."""
+    """The arguments of `produce` that put a record on `tasks`, where its key belongs; in a form
+    that `older` workers understand too."""
+    if older:
+        value, headers = for_older(value, headers)
     p = partition_for(key or b"", route.partitions)
     return {
         "topic": route.topic,

@@ -30,6 +30,7 @@ from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import NAME, Settings, check_queue, load_settings
 from taskmill.runtime.errors import ConfigError
 from taskmill.schemas.codec import CODEC, Codec, check_id
+from taskmill.schemas.older import FirstStates
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -62,7 +63,10 @@ class _Parts:
     @cached_property
     def codec(self) -> Codec:
         url = self.settings.schema_registry_url
-        return Codec(url) if url else CODEC
+        if url:
+            # With the registry's help every version reads every other.
+            return Codec(url)
+        return FirstStates() if self.settings.oldest_worker == "0.1" else CODEC
 
     @cached_property
     def encoder(self) -> TaskEncoder:
