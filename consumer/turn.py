@@ -18,7 +18,7 @@ from taskmill.consumer.admin import Admin
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
-from taskmill.runtime.kafka import client_config
+from taskmill.runtime.kafka import as_raised, client_config
 
 #: The least that Kafka allows by default: for so long, one that was killed looks alive.
 _SESSION_MS = 6_000
@@ -121,7 +121,9 @@ class Turn:
                 auto_offset_reset="latest",
             )
         )
-        consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._lost)
+        consumer.subscribe(
+            [self._topic], on_assign=as_raised(self._assigned), on_revoke=as_raised(self._lost)
+        )
         deadline = Deadline(_JOIN_S, self._clock)
         while not self._holds:
             consumer.poll(_LOOK_S)

@@ -111,6 +111,25 @@ def resume_at(consumer: Consumer, topic: str, p: int, offset: int) -> bool:
     return True
 
 
+RebalanceCallback = Callable[[Consumer, list[TopicPartition]], None]
+
+
+def as_raised(callback: RebalanceCallback) -> RebalanceCallback:
+    """`callback` for a consumer's `subscribe`, which hands on what it raises as it was raised.
+
+    Else, before Python 3.12, what confluent-kafka 2.16 raised in the callback comes out of
+    `consume` half made: of the type KafkaError, which is no exception and which no `except` names.
+    """
+
+    def call(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            callback(consumer, partitions)
+        except Exception:
+            raise  # to be caught once makes it whole
+
+    return call
+
+
 class OncePerMinute:
     """An error callback that logs each kind of error at most once a minute.
 

@@ -20,7 +20,7 @@ from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import client_config, is_fatal
+from taskmill.runtime.kafka import as_raised, client_config, is_fatal
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import partition_count
 from taskmill.scheduler.broker_time import BrokerTime
@@ -136,9 +136,9 @@ class Member(ABC):
         if self._subscribed:
             consumer.subscribe(
                 sorted(self._subscribed),
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
+                on_assign=as_raised(self._on_assign),
+                on_revoke=as_raised(self._on_revoke),
+                on_lost=as_raised(self._on_revoke),
             )
         else:
             consumer.unsubscribe()

@@ -26,7 +26,7 @@ from taskmill.runtime.changelog import Change, Changelog, Stopped
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import is_fatal
+from taskmill.runtime.kafka import as_raised, is_fatal
 from taskmill.runtime.meter import Meter
 from taskmill.runtime.store import MemoryStore, Put
 from taskmill.runtime.topic_table import schedule_state_topic, schedules_topic
@@ -146,9 +146,9 @@ class Schedules:
         try:
             consumer.subscribe(
                 [self._topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
+                on_assign=as_raised(self._on_assign),
+                on_revoke=as_raised(self._on_revoke),
+                on_lost=as_raised(self._on_revoke),
             )
             while not self._stopping.is_set():
                 self.moved()
