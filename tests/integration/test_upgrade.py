@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from faults.sessions import shorten_session
 from support.oracle import Oracle
 from support.releases import NoHistory, build
+from support.witness import Witness
 from support.workers import TESTS, WorkerProcess, environment, runs
 from taskmill.runtime.config import Settings
 from taskmill.runtime.topics import ensure
@@ -21,7 +23,6 @@ pytestmark = [pytest.mark.kafka, pytest.mark.tools, pytest.mark.timeout(120)]
 
 OLD = "0.1.0"
 PARTITIONS = 4
-TARGET = "support.upgraded:app"
 
 
 @pytest.fixture(scope="module")
@@ -34,101 +35,132 @@ def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Group:
-    """A queue, and workers of both versions. `oldest`: what the new ones are told of the others."""
+    """A queue, and workers of both versions in one state directory, as on one machine. `told`: the
+    new ones know that there are old ones."""
 
-    def __init__(
-        self, settings: Settings, folder: Path, old_python: Path, oldest: str | None
-    ) -> None:
+    def __init__(self, settings: Settings, folder: Path, old_python: Path, told: bool) -> None:
         self.settings = settings.model_copy(update={"partitions": PARTITIONS})
         ensure(self.settings, "default")
         self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
         shorten_session(self.oracle.bootstrap, self.oracle.group)
         self._folder, self._old = folder, old_python
-        self._newer = {} if oldest is None else {"TASKMILL_OLDEST_WORKER": oldest}
-        self._stack = ExitStack()
+        self._told = {"TASKMILL_OLDEST_WORKER": "0.1"} if told else {}
+        self.stack = ExitStack()
+        #: All that was enqueued.
+        self.ids: list[str] = []
 
     def old(self) -> WorkerProcess:
-        """A worker of 0.1.0."""
-        return self._start({}, python=self._old)
+        """A worker of 0.1.0, with partitions."""
+        one = self._start({}, python=self._old)
+        one.wait_for("ready: ")
+        return one
 
     def new(self) -> WorkerProcess:
-        return self._start(self._newer)
+        """One of today's, with partitions."""
+        one = self._start(self._told)
+        one.wait_for("restored ")
+        return one
 
     def scheduler(self) -> WorkerProcess:
-        return self._start(self._newer, target="", role="scheduler")
+        return self._start(self._told, target="", role="scheduler")
 
     def _start(self, env: dict[str, str], **how: str | Path) -> WorkerProcess:
-        how = {"target": TARGET, **how}
-        one = WorkerProcess(self.settings, self._folder, env=env, **how)  # type: ignore[arg-type]
-        return self._stack.enter_context(one)
+        target = str(how.pop("target", "support.upgraded:app"))
+        one = WorkerProcess(self.settings, self._folder, target=target, env=env, **how)  # type: ignore[arg-type]
+        return self.stack.enter_context(one)
 
-    def enqueue_old(self, name: str, ids: Sequence[str]) -> None:
-        """By an App of 0.1.0."""
+    def enqueue(self, name: str, ids: Sequence[str], *, by_old: bool, delay: str = "") -> None:
+        """By an App of that version, in a program of its own."""
         env = {**os.environ, **environment(self.settings), "PYTHONPATH": str(TESTS)}
-        command = [self._old, "-m", "support.upgraded", name, *ids]
-        subprocess.run(command, env=env, cwd=self._folder, check=True, timeout=60)
+        command = [self._old if by_old else sys.executable, "-m", "support.upgraded"]
+        subprocess.run(
+            [*command, name, delay, *ids], env=env, cwd=self._folder, check=True, timeout=60
+        )
+        self.ids += [id for id in ids if id not in self.ids]
 
-    def enqueue_new(self, name: str, ids: Sequence[str]) -> None:
-        self.oracle.put_tasks(ids, name)
-
-    def both(self, name: str, ids: Sequence[str]) -> None:
-        """Each ID by each version: the second one is a duplicate, whoever meets it."""
-        half = len(ids) // 2
-        self.enqueue_new(name, ids[:half])
-        self.enqueue_old(name, ids)
-        self.enqueue_new(name, ids[half:])
+    def run(self, word: str) -> None:
+        """Have twenty tasks of new IDs run, each enqueued by both versions: one is a duplicate."""
+        ids = [f"{size}-{word}-{n}" for size in ("small", "large") for n in range(10)]
+        self.enqueue("note", ids[:10], by_old=False)
+        self.enqueue("note", ids, by_old=True)
+        self.enqueue("note", ids[10:], by_old=False)
         self.oracle.wait_states(ids)
         self.oracle.wait_consumed()
 
-    def again(self, ids: Sequence[str]) -> None:
-        """Enqueue what has ended once more: nothing of it runs."""
-        before = sorted(runs(self._folder))
-        self.oracle.put_tasks(ids, "note")
+    def enqueue_again(self) -> list[str]:
+        """All of them once more; which of them have run again."""
+        before = runs(self._folder)
+        self.oracle.put_tasks(self.ids, "note")
         self.oracle.wait_consumed()
-        assert sorted(runs(self._folder)) == before
+        return list(runs(self._folder)[len(before) :])
 
-    def close(self) -> None:
-        self._stack.close()
+
+MakeGroup = Callable[..., Group]
 
 
 @pytest.fixture
-def group(
-    settings: Settings, tmp_path: Path, old_python: Path, request: pytest.FixtureRequest
-) -> Iterator[Group]:
-    one = Group(settings, tmp_path, old_python, request.param)
-    with one._stack:
-        yield one
+def group(settings: Settings, tmp_path: Path, old_python: Path) -> Iterator[MakeGroup]:
+    with ExitStack() as stack:
+
+        def make(*, told: bool) -> Group:
+            made = Group(settings, tmp_path, old_python, told)
+            stack.enter_context(made.stack)
+            return made
+
+        yield make
 
 
-@pytest.mark.parametrize("group", [None, "0.1"], indirect=True)
-def test_x(group: Group, tmp_path: Path) -> None:
-    old = group.old()
-    first = names("old")
-    group.both("note", first)
-    group.again(first)
-    new = group.new()
-    new.wait_for("restored")
-    group.again(first)
-    second = names("mixed")
-    group.both("note", second)
-    old.kill()
-    group.again(first + second)
-    third = names("new")
-    group.both("note", third)
-    old = group.old()
-    old.wait_for("ready: ")
-    group.again(first + second + third)
-    fourth = names("moving")
-    group.enqueue_new("nap", fourth)
+def test_old_and_new_workers_share_a_queue_and_take_over_from_each_other(group: MakeGroup) -> None:
+    here = group(told=True)
+    old = here.old()
+    here.run("old")
+    new = here.new()
+    here.run("mixed")
+    assert here.enqueue_again() == []
+    old.kill()  # all of its partitions go to the new one
+    assert here.enqueue_again() == []
+    here.run("new")
+    old = here.old()
+    assert here.enqueue_again() == []
+    here.enqueue("nap", [f"moving-{n}" for n in range(20)], by_old=False)
+    new.kill()  # all of its partitions go to the old one, some of it under way
+    here.oracle.wait_states(here.ids)
+    assert here.enqueue_again() == []
+    here.new()
+    assert old.terminate() == 0
+    assert here.enqueue_again() == []
+    here.oracle.check(here.ids)
+
+
+def test_what_a_new_worker_puts_off_an_old_one_runs(group: MakeGroup) -> None:
+    here = group(told=True)
+    new = here.new()
+    failed = [f"brittle-{n}" for n in range(10)]
+    here.enqueue("brittle", failed, by_old=False)
+    here.enqueue("note", ["delayed"], by_old=False, delay="1s")
+    with Witness(here.oracle.bootstrap, [here.oracle.state]) as witness:
+        waiting = {id.encode() for id in here.ids}
+        witness.until(lambda: waiting <= set(witness.states), lambda: "all of them put off")
+        assert {witness.states[id][-1]["status"] for id in waiting} == {"retrying", "scheduled"}
     new.kill()
-    group.oracle.wait_states(fourth)
-    group.again(first + second + third + fourth)
-    new = group.new()
-    new.wait_for("restored")
-    old.terminate()
-    group.again(first + second + third + fourth)
-    group.oracle.check(first + second + third + fourth)
+    old = here.old()
+    here.scheduler()
+    ended = here.oracle.wait_states(here.ids)
+    assert {state["status"] for state in ended.values()} == {"succeeded"}
+    assert {state["worker"] for state in ended.values()} == {_name(old)}
+    assert [ended[id.encode()]["attempt"] for id in failed] == [2] * len(failed)
+    assert here.enqueue_again() == []
 
 
-def names(word: str) -> list[str]:
-    return [f"{kind}-{word}-{n}" for kind in ("small", "large") for n in range(10)]
+def test_a_new_worker_that_is_not_told_has_an_old_one_run_tasks_again(group: MakeGroup) -> None:
+    """Why there is TASKMILL_OLDEST_WORKER: docs/upgrade.md says what happens without."""
+    here = group(told=False)
+    new = here.new()
+    here.run("new")
+    assert new.terminate() == 0
+    here.old()
+    assert sorted(here.enqueue_again()) == sorted(here.ids)
+
+
+def _name(worker: WorkerProcess) -> str:
+    return worker.wait_for(r"slot (\S+), pid")[1]

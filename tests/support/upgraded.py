@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
+from typing import Any
 
 from taskmill import App, Context
 
@@ -43,10 +44,11 @@ async def brittle(ctx: Context) -> int:
     return times
 
 
-def main(name: str, *ids: str) -> None:
+def main(name: str, delay: str, *ids: str) -> None:
     task = {"note": note, "nap": nap, "brittle": brittle}[name]
+    options: Any = {"delay": delay} if delay else {}
     with app:
-        app.enqueue_many([task.options(id=id).call() for id in ids])
+        app.enqueue_many([task.options(id=id, **options).call() for id in ids])
 
 
 if __name__ == "__main__":
