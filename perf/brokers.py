@@ -1,9 +1,9 @@
 """What does a task cost the brokers: bytes on disk, CPU, transactions?
 
-No-op tasks with a small argument on 8 partitions, through one worker process: from a backlog, and one
-after the other, so that each is alone in its batch and in its transaction. One broker of its own, so
-one replica. Bytes are those of the topics' segments, as taskmill's clients compress them (lz4), before
-any clean-up; CPU is the broker's process, while the worker takes the backlog.
+No-op tasks with a small argument on 8 partitions, through one worker process: from a backlog, and
+one after the other, so that each is alone in its batch and in its transaction. One broker of its
+own, so one replica. Bytes are those of the topics' segments, compressed as by taskmill's clients
+(lz4), before any clean-up; CPU is the broker's process, while the worker takes the backlog.
 """
 
 from __future__ import annotations
@@ -127,8 +127,8 @@ def main() -> int:
         Figure("committed", 1 / each("seconds"), "tasks/s", "higher"),
     ]
     settings = {
-        "tasks": count, "partitions": PARTITIONS, "tasks alone": options.alone, "runs": options.runs, "replicas": 1,
-        "handler": "async, no-op", "IDs": "in order", "compression": "lz4",
+        "tasks": count, "tasks alone": options.alone, "partitions": PARTITIONS,
+        "runs": options.runs, "replicas": 1, "handler": "async, no-op", "IDs": "in order", "compression": "lz4",
     }  # fmt: skip
     kept = not options.quick
     return 0 if report("brokers", title(__doc__), figures, settings, keep=kept) else 1

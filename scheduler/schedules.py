@@ -25,7 +25,7 @@ from taskmill.producer.routes import Routes
 from taskmill.runtime.changelog import Change, Changelog, Stopped
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import as_raised, is_fatal
 from taskmill.runtime.meter import Meter
 from taskmill.runtime.store import MemoryStore, Put
@@ -140,7 +140,11 @@ class Schedules:
     def _serve(self) -> None:
         self.moved()
         ensure_schedules(self._settings, clock=self._clock)
-        self._count = partition_count(self._settings, self._topic, clock=self._clock) or 0
+        count = partition_count(self._settings, self._topic, clock=self._clock)
+        if not count:
+            # Where there are several brokers, another one may not know of it yet.
+            raise Unreachable(f"topic {self._topic} was made and is not there yet")
+        self._count = count
         self._changelog = Changelog(self._settings, self._clock)
         consumer = Consumer(member_config(self._settings, "schedules", self._topic, self._clock))
         try:
