@@ -128,7 +128,7 @@ def main() -> int:
     ]
     settings = {
         "tasks": count, "tasks alone": options.alone, "partitions": PARTITIONS,
-        "runs": options.runs, "replicas": 1, "handler": "async, no-op", "IDs": "in order", "compression": "lz4",
+        "runs": options.runs, "replicas": 1, "handler": "async, no-op", "IDs": "in order",
     }  # fmt: skip
     kept = not options.quick
     return 0 if report("brokers", title(__doc__), figures, settings, keep=kept) else 1

@@ -1,4 +1,4 @@
-"""A worker of 0.1.0, built from this repository's history, and today's, in one group."""
+"""Workers of older versions, built from this repository's history, and today's, in one group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,38 +23,42 @@ from taskmill.runtime.topics import ensure
 
 pytestmark = [pytest.mark.kafka, pytest.mark.tools, pytest.mark.timeout(120)]
 
-OLD = "0.1.0"
 PARTITIONS = 4
 
 
 @pytest.fixture(scope="module")
-def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of an environment with 0.1.0."""
-    try:
-        return build(OLD, tmp_path_factory.mktemp("old"))
-    except NoHistory as missing:
-        pytest.fail(str(missing))
+def python_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The interpreter of an environment with that version, built once."""
+
+    @cache
+    def made(version: str) -> Path:
+        try:
+            return build(version, tmp_path_factory.mktemp("old"))
+        except NoHistory as missing:
+            pytest.fail(str(missing))
+
+    return made
 
 
 class Group:
-    """A queue, and workers of both versions in one state directory, as on one machine. `told`: the
-    new ones know that there are old ones."""
+    """A queue, and workers of both versions in one state directory, as on one machine. `told`: what
+    the new ones are told of the old ones' version."""
 
-    def __init__(self, settings: Settings, folder: Path, old_python: Path, told: bool) -> None:
+    def __init__(self, settings: Settings, folder: Path, old_python: Path, told: str) -> None:
         self.settings = settings.model_copy(update={"partitions": PARTITIONS})
         ensure(self.settings, "default")
         self.oracle = Oracle(str(settings.bootstrap_servers), settings.prefix)
         shorten_session(self.oracle.bootstrap, self.oracle.group)
         self._folder, self._old = folder, old_python
-        self._told = {"TASKMILL_OLDEST_WORKER": "0.1"} if told else {}
+        self._told = {"TASKMILL_OLDEST_WORKER": told} if told else {}
         self.stack = ExitStack()
         #: All that was enqueued.
         self.ids: list[str] = []
 
     def old(self) -> WorkerProcess:
-        """A worker of 0.1.0, with partitions."""
+        """An old worker, with partitions."""
         one = self._start({}, python=self._old)
-        one.wait_for("ready: ")
+        one.wait_for("ready: |restored ")
         return one
 
     def new(self) -> WorkerProcess:
@@ -100,11 +105,13 @@ MakeGroup = Callable[..., Group]
 
 
 @pytest.fixture
-def group(settings: Settings, tmp_path: Path, old_python: Path) -> Iterator[MakeGroup]:
+def group(
+    settings: Settings, tmp_path: Path, python_of: Callable[[str], Path]
+) -> Iterator[MakeGroup]:
     with ExitStack() as stack:
 
-        def make(*, told: bool) -> Group:
-            made = Group(settings, tmp_path, old_python, told)
+        def make(version: str = "0.1.0", *, told: str) -> Group:
+            made = Group(settings, tmp_path, python_of(version), told)
             stack.enter_context(made.stack)
             return made
 
@@ -112,7 +119,7 @@ def group(settings: Settings, tmp_path: Path, old_python: Path) -> Iterator[Make
 
 
 def test_old_and_new_workers_share_a_queue_and_take_over_from_each_other(group: MakeGroup) -> None:
-    here = group(told=True)
+    here = group(told="0.1")
     old = here.old()
     here.run("old")
     new = here.new()
@@ -133,8 +140,11 @@ def test_old_and_new_workers_share_a_queue_and_take_over_from_each_other(group: 
     here.oracle.check(here.ids)
 
 
-def test_what_a_new_worker_puts_off_an_old_one_runs(group: MakeGroup) -> None:
-    here = group(told=True)
+@pytest.mark.parametrize(("version", "told"), [("0.1.0", "0.1"), ("0.2.0", "0.2")])
+def test_what_a_new_worker_puts_off_an_old_one_runs(
+    group: MakeGroup, version: str, told: str
+) -> None:
+    here = group(version, told=told)
     new = here.new()
     failed = [f"brittle-{n}" for n in range(10)]
     here.enqueue("brittle", failed, by_old=False)
@@ -155,7 +165,7 @@ def test_what_a_new_worker_puts_off_an_old_one_runs(group: MakeGroup) -> None:
 
 def test_a_new_worker_that_is_not_told_has_an_old_one_run_tasks_again(group: MakeGroup) -> None:
     """Why there is TASKMILL_OLDEST_WORKER: docs/upgrade.md says what happens without."""
-    here = group(told=False)
+    here = group(told="")
     new = here.new()
     here.run("new")
     assert new.terminate() == 0
