@@ -319,7 +319,7 @@ def report(found: Found, figures: Figures, files: int, fired: int, rows: int) ->
             **counts(figures.enqueued, found, fired),
             "runs of a schedule of every second": fired,
             "rows in the console's PostgreSQL": rows,
-            "handlers started again": again,
+            "handlers started again, after the deaths": again,
             "tasks/s, as they were enqueued": round(found.outcomes / figures.seconds),
             **percentiles(figures.latencies_ms),
             "longest gap after the broker's death": f"{figures.gap_after_broker_s:.1f} s",
