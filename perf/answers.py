@@ -102,8 +102,8 @@ QUESTIONS = {
         "slow tasks; {bytes fetched, tasks of 100 kB and 10 ms, full} with large ones."
     ),
     "brokers": (
-        "From a backlog a task takes {a task on tasks} of `tasks`, {a task on state} of `state` and "
-        "{a task on Kafka's own topics} of Kafka's own topics; alone in its batch and transaction "
+        "From a backlog a task takes {a task on tasks} of `tasks`, {a task on state} of `state` "
+        "and {a task on Kafka's own topics} of Kafka's own topics; alone in its batch and transaction "
         "{a task on tasks, alone}, {a task on state, alone} and {a task on Kafka's own topics, "
         "alone}. The broker takes {CPU of the broker} for it, with one replica; {tasks in a "
         "transaction} share a transaction."
