@@ -103,9 +103,9 @@ QUESTIONS = {
     ),
     "brokers": (
         "From a backlog a task takes {a task on tasks} of `tasks`, {a task on state} of `state` "
-        "and {a task on Kafka's own topics} of Kafka's own topics; alone in its batch and transaction "
-        "{a task on tasks, alone}, {a task on state, alone} and {a task on Kafka's own topics, "
-        "alone}. The broker takes {CPU of the broker} for it, with one replica; {tasks in a "
+        "and {a task on Kafka's own topics} of Kafka's own topics; alone in its batch and "
+        "transaction {a task on tasks, alone}, {a task on state, alone} and {a task on Kafka's "
+        "own topics, alone}. The broker takes {CPU of the broker} for it, with one replica; {tasks in a "
         "transaction} share a transaction."
     ),
     "times": (
