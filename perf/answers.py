@@ -105,8 +105,8 @@ QUESTIONS = {
         "From a backlog a task takes {a task on tasks} of `tasks`, {a task on state} of `state` "
         "and {a task on Kafka's own topics} of Kafka's own topics; alone in its batch and "
         "transaction {a task on tasks, alone}, {a task on state, alone} and {a task on Kafka's "
-        "own topics, alone}. The broker takes {CPU of the broker} for it, with one replica; {tasks in a "
-        "transaction} share a transaction."
+        "own topics, alone}. The broker takes {CPU of the broker} for it, with one replica; "
+        "{tasks in a transaction} share a transaction."
     ),
     "times": (
         "The first outcome comes {start to the first outcome} after the command; a drain takes "

@@ -22,9 +22,13 @@ def test_what_a_callback_raises_can_be_caught(settings: Settings) -> None:
     def fail(_: Consumer, __: list[TopicPartition]) -> None:
         nobody.init_transactions(0.1)
 
-    consumer.subscribe([Topics(settings.prefix, "default").tasks], on_assign=as_raised(fail))
+    def follow() -> None:
+        consumer.subscribe([Topics(settings.prefix, "default").tasks], on_assign=as_raised(fail))
+        for _ in range(300):
+            consumer.consume(1, 0.1)
+
     try:
         with pytest.raises(KafkaException, match="Timed out"):
-            consumer.consume(1, 30)
+            follow()
     finally:
         consumer.close()
