@@ -10,8 +10,6 @@ from taskmill.consumer.dlq import ATTEMPT, NOT_BEFORE, SEQ
 from taskmill.runtime.errors import DecodeError
 from taskmill.schemas.codec import CODEC
 
-_NUMBERS = {ATTEMPT: "attempt", SEQ: "seq"}
-
 
 HeaderList = list[tuple[str, bytes | None]]
 
@@ -26,9 +24,13 @@ def for_older(value: bytes | None, headers: HeaderList) -> tuple[bytes | None, H
     told = dict(headers)
     if task.not_before is not None and NOT_BEFORE not in told:
         headers = [*headers, (NOT_BEFORE, b"%d" % task.not_before)]
-    numbers = {
-        field: int(content)
-        for name, field in _NUMBERS.items()
-        if (content := told.get(name)) is not None and content.isdigit()
-    }
-    return CODEC.encode_task(task._replace(not_before=None, **numbers)), headers
+    task = task._replace(
+        not_before=None,
+        attempt=_number(told.get(ATTEMPT), task.attempt),
+        seq=_number(told.get(SEQ), task.seq),
+    )
+    return CODEC.encode_task(task), headers
+
+
+def _number(content: bytes | None, otherwise: int) -> int:
+    return int(content) if content is not None and content.isdigit() else otherwise
