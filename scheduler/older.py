@@ -10,7 +10,6 @@ from taskmill.consumer.dlq import ATTEMPT, NOT_BEFORE, SEQ
 from taskmill.runtime.errors import DecodeError
 from taskmill.schemas.codec import CODEC
 
-
 HeaderList = list[tuple[str, bytes | None]]
 
 
