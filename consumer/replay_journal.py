@@ -36,6 +36,7 @@ class Job:
     queue: str
     #: Of dead letters ("letters"), or of finished tasks ("tasks").
     what: str
+    #: The process: `user@host:pid`.
     who: str
     asked: dict[str, Any]
     began_at: int
@@ -48,6 +49,8 @@ class Job:
     #: In words, where it was aborted.
     why: str | None = None
     ended_at: int | None = None
+    #: For whom, where that is not the process's user: a console's token.
+    by: str | None = None
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -55,9 +58,11 @@ class Job:
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Job:
-        """The job that `to_bytes` wrote. Raises TaskmillError for anything else."""
+        """The job that `to_bytes` wrote; what a newer version says beyond that is passed over.
+        Raises TaskmillError for anything else."""
         try:
-            return cls(**json.loads(value))
+            told = json.loads(value)
+            return cls(**{name: told[name] for name in cls.__slots__ if name in told})
         except (ValueError, TypeError) as error:
             raise TaskmillError(
                 f"the record of a replay cannot be read, another version's? ({error!r})"

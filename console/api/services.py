@@ -14,6 +14,7 @@ from taskmill.console.api.feed import Feed
 from taskmill.console.api.problems import Refused
 from taskmill.console.api.reads import Reads
 from taskmill.producer.control import ControlSender, Ways
+from taskmill.producer.counting import EnqueuedCount
 from taskmill.producer.enqueuer import Enqueuer
 from taskmill.producer.middleware import Hooks
 from taskmill.producer.reader import StateReader
@@ -51,6 +52,7 @@ class Services:
     clock: Clock = SYSTEM_CLOCK
     behind_ms: int = 30_000
     enqueuer: Enqueuer = field(init=False)
+    counted: EnqueuedCount = field(init=False, default_factory=EnqueuedCount)
     control: ControlSender = field(init=False)
     codec: Codec = field(init=False)
     brokers: BrokerWatch = field(init=False)
@@ -71,7 +73,7 @@ class Services:
         grouped = {"linger.ms": _LINGER_MS, **settings.kafka}
         grouping = self.quick.model_copy(update={"kafka": grouped})
         self.enqueuer = Enqueuer(
-            grouping, "console", self.codec, lambda: NO_HOOKS, ways, self.clock
+            grouping, "console", self.codec, lambda: NO_HOOKS, ways, self.clock, self.counted
         )
         self.brokers = BrokerWatch(settings, self.clock)
         self.reads = Reads(self.store, self.clock, self.behind_ms)

@@ -59,6 +59,9 @@ class Knowledge:
         as_of = min((known for _, known in topics.values()), default=sight.asked_at)
         if len(sight.ends) < sum(topic.partitions for topic in sight.topics.values()):
             unread = True  # of a partition without a leader no end is told
-        self._as_of = self._as_of if unread else max(self._as_of, as_of)
+        # Not beyond the last question: a clock that was ahead (another console's, or this one's
+        # before it was set right) would have said for so long that nothing is missing.
+        known = self._as_of if unread else max(self._as_of, as_of)
+        self._as_of = min(known, sight.asked_at)
         self._told = topics
         return Progress(self._as_of, topics)
