@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from taskmill.consumer.compacted import latest
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.topic_table import replication
+
+logger = logging.getLogger("taskmill.replay")
 
 #: The newest record of each replay is what is known of it, for ever: they are few, and small. One
 #: partition, which is also the turn that they take (consumer/turn.py).
@@ -62,8 +65,11 @@ class Job:
         Raises TaskmillError for anything else."""
         try:
             told = json.loads(value)
-            return cls(**{name: told[name] for name in cls.__slots__ if name in told})
-        except (ValueError, TypeError) as error:
+            job = cls(**{name: told[name] for name in cls.__slots__ if name in told})
+            if type(job.began_at) is not int or not isinstance(job.asked, dict):
+                raise ValueError("began_at, asked")
+            return job
+        except (ValueError, TypeError, RecursionError) as error:
             raise TaskmillError(
                 f"the record of a replay cannot be read, another version's? ({error!r})"
             ) from None
@@ -87,7 +93,12 @@ def make_journal(settings: Settings, admin: Admin) -> None:
 
 
 def read_jobs(settings: Settings, admin: Admin, reader: Reader, queue: str) -> list[Job]:
-    """The replays of a queue, the first one first."""
-    found = latest(admin, reader, journal_topic(settings.prefix))
-    jobs = [Job.from_bytes(one.value) for one in found]
+    """The replays of a queue, the first one first. A record that cannot be read is told of in the
+    log: it would lie in the way of all that come, for ever."""
+    jobs = []
+    for one in latest(admin, reader, journal_topic(settings.prefix)):
+        try:
+            jobs.append(Job.from_bytes(one.value))
+        except TaskmillError as error:
+            logger.warning("%s, key %.80r: %s", journal_topic(settings.prefix), one.key, error)
     return sorted((job for job in jobs if job.queue == queue), key=lambda j: j.began_at)

@@ -36,9 +36,7 @@ class CancelOf(OneTask):
 
     unseen: Annotated[
         bool,
-        Field(
-            description="Of an ID that is not known, too: what comes under it later is not run."
-        ),
+        Field(description="Of an ID that is not known, too: what comes under it later is not run."),
     ] = False
 
 

@@ -107,9 +107,10 @@ class ReplayOrder(Body):
     """Which letters of a queue to put back, and how. An empty filter takes all that count.
 
     `since`, `until`: a time ago ("1h") or ISO 8601; `error`: a regular expression on "Type:
-    message", without look-around and back-references; fingerprints may be beginnings; `rate` is records a second. The first `canary` are
-    waited for, up to `canary_wait`: where more than the share `abort_above` of them failed again,
-    the others are left. `dry_run` counts, and does nothing.
+    message", without look-around and back-references; fingerprints may be beginnings; `rate` is
+    records a second. The first `canary` are waited for, up to `canary_wait`: where more than the
+    share `abort_above` of them failed again, the others are left. `dry_run` counts, and does
+    nothing.
     """
 
     queue: QueueName = "default"
@@ -281,10 +282,14 @@ class Queue(Document):
         ),
     ]
     oldest_age_ms: Count | None
+    #: Where not `…_is_exact`, these are what it is at the most.
     delayed: Count
+    delayed_is_exact: bool
     retrying: Count
+    retrying_is_exact: bool
     #: Dead letters that were not replayed.
     letters: Count
+    letters_is_exact: bool
     paused: bool
     paused_at: Time | None
     paused_by: str | None

@@ -147,8 +147,8 @@ class ConsoleOrders(_Asking):
 
 
 class _Cancel:
-    """A cancellation that means what it means on Kafka: one that has ended stays as it is, and an ID
-    that is not known ends as cancelled, whatever comes under it."""
+    """A cancellation that means what it means on Kafka: one that has ended stays as it is, and an
+    ID that is not known ends as cancelled, whatever comes under it."""
 
     def __init__(self, id: str, queue: str) -> None:
         self._operation = calls.cancel(id, queue=queue, unseen=True)

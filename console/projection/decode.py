@@ -17,7 +17,7 @@ from taskmill.consumer.letters import Letter
 from taskmill.consumer.record import Lease
 from taskmill.consumer.replayed import Place as LetterPlace
 from taskmill.runtime.clock import Clock
-from taskmill.runtime.errors import DecodeError
+from taskmill.runtime.errors import DecodeError, TaskmillError
 from taskmill.runtime.topics import Kind
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import MAX_ID_BYTES, MAX_NAME_BYTES
@@ -80,6 +80,11 @@ class Reading:
             self._kinds[topic.kind](batch, topic, message)
         except DecodeError as error:
             self._count(topic.name, message, str(error))
+        except TaskmillError:
+            raise
+        except Exception as error:
+            # A bug of ours; the record is there for ever, and lies in the way of all others.
+            self._count(topic.name, message, repr(error))
 
     def _count(self, topic: str, message: Message, why: str) -> None:
         self.unreadable[topic] += 1

@@ -52,8 +52,8 @@ class Knowledge:
                 unread = True  # seen a moment ago, and not begun
                 continue
             lag = max(end - position, 0)
-            # Not beyond the question: a clock that was ahead (another console's, or this one's before
-            # it was set right) would vouch, for as long, for what is not read.
+            # Not beyond the question: a clock that was ahead (another console's, or this one's
+            # before it was set right) would vouch, for as long, for what is not read.
             known = min(self._known.get(one, 0), sight.asked_at) if lag else sight.asked_at
             self._known[one] = known
             before = topics.get(one[0], (0, known))

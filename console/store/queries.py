@@ -70,7 +70,9 @@ def tasks_page(chosen: TaskFilter, after: TaskCursor | None, limit: int) -> Sele
         wanted.append(begins(t.id, stored(chosen.id_prefix)))
     order = (t.enqueued_at, t.queue, t.id)
     if after is not None:
-        wanted.append(tuple_(*order) < tuple_(after.enqueued_at, stored(after.queue), stored(after.id)))
+        wanted.append(
+            tuple_(*order) < tuple_(after.enqueued_at, stored(after.queue), stored(after.id))
+        )
     page = select(*task_columns(whole=False)).where(and_(True, *wanted))
     return page.order_by(*map(desc, order)).limit(min(limit, MOST))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka import Producer
 
 from support.commands import set_environment
 from support.consoles import ConsoleProcess, Stand, ended, eventually
@@ -78,3 +79,30 @@ def test_a_replay_whose_console_is_killed_is_gone_on_with_by_the_next(
             eventually(lambda i=id: ended(second, i)["status"] == "succeeded")
     seen = list(runs(stand.folder))
     assert sorted(seen) == sorted(f"{id} {generation}" for id in IDS for generation in (0, 1))
+
+
+def test_garbage_on_the_topics_of_consoles_holds_up_nothing_else(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, command: Any
+) -> None:
+    client = stand.console.client("admin")
+    die(client, ["g-1"])
+    (stand.folder / "mended").touch()
+    assert client.post("/api/v1/tasks/g-1/run").status_code == 202
+    prefix = stand.settings.prefix
+    producer = Producer({"bootstrap.servers": stand.settings.bootstrap_servers})
+    for garbage in (b"[" * 100_000, b"{}", b"\xff", b'{"began_at": "x"}', b"null"):
+        for topic in ("replays", "tokens", "replayed.default"):
+            producer.produce(f"{prefix}.{topic}", garbage, key=garbage[:9])
+    assert producer.flush(20) == 0
+    # A token that is made after it is heard of, and what there was is told.
+    client = stand.console.client("admin")
+    assert [one["what"] for one in replays(client)] == ["tasks"]
+
+    def queue() -> dict[str, Any]:
+        return dict(client.get("/api/v1/queues").json()["queues"][0])
+
+    eventually(lambda: not queue()["letters_is_exact"])
+    assert queue()["letters"] == 1
+    assert client.get("/readyz").status_code == 200
+    set_environment(stand.settings, monkeypatch)
+    assert len(command("tokens", "list", "--json").json["tokens"]) == 2

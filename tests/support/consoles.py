@@ -48,9 +48,7 @@ class ConsoleProcess(WorkerProcess):
         eventually(lambda: self.client().get("/readyz").status_code == 200)
         return self
 
-    def client(
-        self, *scopes: str, queues: list[str] | None = None, name: str = ""
-    ) -> httpx.Client:
+    def client(self, *scopes: str, queues: list[str] | None = None, name: str = "") -> httpx.Client:
         """A client with a new token of these scopes; without any, with no token."""
         headers = {}
         if scopes:

@@ -36,13 +36,18 @@ function cells(page, one) {
     h("a", { href: to(["tasks"], { queue }) }, queue),
     state(one), rate(one.rate_in), rate(one.rate_out),
     h("span", { title: one.lag_is_exact ? LAG : `${LAG}. At the most: transactions' markers may be `
-      + "among them" }, one.lag_is_exact ? count(one.lag) : `≤ ${count(one.lag)}`),
+      + "among them" }, most(one, "lag")),
     duration(one.oldest_age_ms),
-    h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, count(one.delayed)),
-    h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, count(one.retrying)),
-    h("a", { href: to(["letters"], { queue }) }, count(one.letters)),
+    h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, most(one, "delayed")),
+    h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, most(one, "retrying")),
+    h("a", { href: to(["letters"], { queue }) }, most(one, "letters")),
     count(one.workers), count(one.partitions), toggle(page, one),
   ];
+}
+
+/** A number, or what it is at the most. */
+function most(one, name) {
+  return one[`${name}_is_exact`] ? count(one[name]) : `≤ ${count(one[name])}`;
 }
 
 function state({ paused, paused_at: at, paused_by: by, workers, lag }) {
