@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query
@@ -23,8 +25,9 @@ from taskmill.runtime.errors import TaskmillError
 
 logger = logging.getLogger("taskmill.console")
 
-#: Streams at once, and changes that one may be behind before it is ended (and resumed).
-MOST_STREAMS, _MOST_WAITING = 200, 10_000
+#: Streams at once, those of one token, and changes that one may be behind before it is ended (and
+#: resumed).
+MOST_STREAMS, MOST_OF_TOKEN, _MOST_WAITING = 200, 100, 10_000
 #: A client that was away for longer than so many changes is told to load its lists anew.
 _MOST_MISSED = 100_000
 #: A comment goes out after so long without an event, so that nobody takes it for dead.
@@ -38,7 +41,8 @@ class Stream:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._open = 0
+        #: How many, by token.
+        self._open: Counter[str] = Counter()
 
     async def open(self, request: Request, asked: Annotated[ChangesOf, Query()]) -> Response:
         """Stream tasks as they change: `task` events, each a task's document.
@@ -46,20 +50,25 @@ class Stream:
         IDs of events are `STORE-NUMBER`; with one as `Last-Event-ID` it goes on behind it. `hello`
         begins a stream; `reset` says that what was missed is not known: load lists anew.
         """
-        queues = queues_of(asked.queue, caller_of(request))
-        if self._open >= MOST_STREAMS:
+        caller = caller_of(request)
+        queues, token = queues_of(asked.queue, caller), caller.token.id
+        if self._open.total() >= MOST_STREAMS:
             raise Refused("unavailable", f"{MOST_STREAMS} streams are open already")
+        if self._open[token] >= MOST_OF_TOKEN:
+            raise Refused("unavailable", f"{MOST_OF_TOKEN} streams of this token are open already")
         # From here on: those that come while this one waits count it.
-        self._open += 1
+        self._open[token] += 1
         try:
             await self._services.reads.as_of()
         except BaseException:
-            self._left()
+            self._left(token)
             raise
-        return _Events(self._told(request, asked, frozenset(queues)), self._left)
+        return _Events(self._told(request, asked, frozenset(queues)), partial(self._left, token))
 
-    def _left(self) -> None:
-        self._open -= 1
+    def _left(self, token: str) -> None:
+        self._open[token] -= 1
+        if not self._open[token]:
+            del self._open[token]
 
     async def _told(
         self, request: Request, asked: ChangesOf, queues: frozenset[str]

@@ -126,10 +126,11 @@ def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeds, "_AGAIN_S", 0.01)
 
 
+@pytest.mark.parametrize("limit", ["MOST_STREAMS", "MOST_OF_TOKEN"])
 def test_no_more_streams_are_open_than_may_be_however_fast_they_come(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, limit: str
 ) -> None:
-    monkeypatch.setattr(streams, "MOST_STREAMS", 3)
+    monkeypatch.setattr(streams, limit, 3)
 
     async def act(services: Services) -> None:
         stream = Stream(services)  # type: ignore[arg-type]
