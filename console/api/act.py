@@ -23,7 +23,7 @@ from taskmill.console.store.rows import LetterFilter, TaskRow
 from taskmill.consumer.letters import Letters
 from taskmill.consumer.replay_order import Order
 from taskmill.consumer.replayed import Place
-from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.errors import InvalidInput, TaskmillError
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.states import is_terminal
 
@@ -60,6 +60,9 @@ class Act:
         try:
             actor = caller_of(request).name
             await self._services.control.acancel(queue, id, name, actor)
+        except InvalidInput as error:
+            # There is no such queue, where the store knows of nothing in it.
+            raise Refused("not-found", str(error)) from None
         except TaskmillError as error:
             raise of_error(error) from None
         return answer(Asked(id=id, queue=queue, status=None if row is None else row.status), 202)

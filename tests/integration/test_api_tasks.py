@@ -218,4 +218,5 @@ def test_an_id_that_is_not_known_is_cancelled_where_that_is_meant(admin: httpx.C
     later = admin.post("/api/v1/tasks", json={"name": "add", "args": {"a": 1}, "id": "unseen"})
     assert (later.status_code, later.json()["duplicate"]) == (200, True)
     nowhere = admin.post("/api/v1/tasks/unseen/cancel?unseen=true&queue=nowhere")
-    assert nowhere.status_code == 422
+    assert nowhere.status_code == 404
+    assert "no queue 'nowhere'" in nowhere.json()["detail"]
