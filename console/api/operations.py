@@ -116,7 +116,7 @@ class ReplayOrder(Body):
     queue: QueueName = "default"
     name: Annotated[list[_Name], _FEW] = []
     reason: list[Reason] = []
-    error: Annotated[str, Field(max_length=1000)] | None = None
+    error: Annotated[str, Field(max_length=4_000)] | None = None
     fingerprint: Annotated[list[_Fingerprint], _FEW] = []
     id: Annotated[list[TaskId], _FEW] = []
     since: str | None = None
