@@ -81,6 +81,27 @@ def test_a_replay_whose_console_is_killed_is_gone_on_with_by_the_next(
     assert sorted(seen) == sorted(f"{id} {generation}" for id in IDS for generation in (0, 1))
 
 
+def test_a_command_puts_back_what_a_killed_console_left(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, command: Any
+) -> None:
+    client = stand.console.client("admin")
+    die(client, IDS)
+    began = client.post("/api/v1/dlq/replay", json={"queue": "default", "rate": 2})
+    where = began.headers["location"]
+    (stand.folder / "mended").touch()
+    eventually(lambda: client.get(where).json()["replayed"] >= 3)
+    stand.console.kill()
+    set_environment(stand.settings, monkeypatch)
+    ran = command("dlq", "replay", "--yes")
+    assert ran.code == 0, ran.err
+    second, first = command("dlq", "history", "--json").json["replays"]
+    assert (first["id"], first["status"]) == (began.json()["id"], "interrupted")
+    assert (second["status"], second["by"]) == ("done", None)
+    assert first["replayed"] + second["replayed"] == len(IDS)
+    wanted = sorted(f"{id} {generation}" for id in IDS for generation in (0, 1))
+    eventually(lambda: sorted(runs(stand.folder)) == wanted)
+
+
 def test_garbage_on_the_topics_of_consoles_holds_up_nothing_else(
     stand: Stand, monkeypatch: pytest.MonkeyPatch, command: Any
 ) -> None:
