@@ -106,7 +106,7 @@ def _order(said: dict[str, Any], *, dry_run: bool) -> Request:
     return Request("POST", "/dlq/replay", body=body, headers=JSON_BODY, wait_s=_REPLAY_S)
 
 
-def _reason(said: object) -> object:
+def _reason(said: Any) -> Any:
     """The reason of that word; what is none is refused with the order."""
     try:
         return Reason(said)
