@@ -19,6 +19,7 @@ from taskmill.consumer.dispatch import Concurrency, Dispatcher
 from taskmill.consumer.engine import Engine, Parts
 from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.link import WorkerEnd
+from taskmill.consumer.membership import group_of
 from taskmill.consumer.observe import TaskMetrics, begin_at_zero
 from taskmill.consumer.pauses import Pauses
 from taskmill.consumer.protocol import Limits

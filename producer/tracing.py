@@ -8,17 +8,20 @@ carry: one a task would cost more than the task.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from taskmill.runtime.tracing import Headers, Tracing, tracing
+from taskmill.runtime.tracing import Headers, Tracing, live_tracing, tracing
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
     from taskmill.producer.definition import TaskCall
     from taskmill.producer.routes import Route
+
+#: What an SDK keeps of a span's links unless it is told otherwise.
+_MAX_LINKS = 128
 
 
 class Sending:
@@ -59,14 +62,38 @@ def sending(
     else:
         attributes |= _of(call.id, call.name, call.queue)
     span = found.start(f"send {topic if call is None else call.name}", "producer", attributes)
+    with _told(found, span), found.within(span):
+        yield Sending(found.headers(span), span)
+
+
+@contextmanager
+def _told(found: Tracing, span: Span) -> Iterator[None]:
+    """Ends `span`, and says on it what was raised."""
     try:
-        with found.within(span):
-            yield Sending(found.headers(span), span)
+        yield
     except BaseException as error:
-        found.fail(span, type(error).__qualname__, str(error))
+        kind = type(error)
+        room = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        found.fail(span, room + kind.__qualname__, str(error))
         raise
     finally:
         span.end()
+
+
+@contextmanager
+def resending(topic: str, records: Sequence[Iterable[tuple[str, bytes | None]]]) -> Iterator[None]:
+    """The span of a send of records that were sent before, and have these headers: they keep what
+    they carry, and the span links to it."""
+    found = live_tracing()
+    if found is None:
+        yield
+        return
+    attributes = _attributes("send", topic) | {"messaging.batch.message_count": len(records)}
+    some = records[:_MAX_LINKS]
+    links = [link for one in some for link in found.links_to(found.context_of(one))]
+    span = found.start(f"send {topic}", "client", attributes, links=links)
+    with _told(found, span), found.within(span):
+        yield
 
 
 def created(id: str, name: str, queue: str, topic: str, **more: str) -> Headers:

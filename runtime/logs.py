@@ -90,7 +90,7 @@ def json_formatter(who: str = "") -> logging.Formatter:
             **({"who": who} if who else {}),
         }
         # Of the line itself, or of where it was written: the former knows better.
-        found |= {**log_fields.fields_here(), **event}
+        found.update({**log_fields.fields_here(), **event})
         return found
 
     before: list[Processor] = [
