@@ -68,5 +68,6 @@ def console(target: str | None, host: str | None, port: int | None, log_format: 
         settings = load_settings(**said)
     else:
         settings = load_app(target).settings.model_copy(update=said)
-    log_by(settings, log_format)
+    if log_by(settings, log_format) == "json":
+        return Console(settings).run()  # its log says where it is
     return Console(settings).run(lambda url: note(f"console at {url}"))

@@ -117,7 +117,10 @@ def log_format_option(command: F) -> F:
     )(command)
 
 
-def log_by(settings: Settings, log_format: str | None, who: str = "") -> None:
+def log_by(settings: Settings, log_format: str | None, who: str = "") -> str:
     """Send the log to stderr, as `settings` say, or as `log_format` does: for commands that run on
-    and on. Each line says `who`, where several processes write to one stderr."""
-    log_to_stderr(LogSpec(log_format or settings.log_format, settings.log_level, who))
+    and on. Each line says `who`, where several processes write to one stderr. Returns the format.
+    """
+    spec = LogSpec(log_format or settings.log_format, settings.log_level, who)
+    log_to_stderr(spec)
+    return spec.format

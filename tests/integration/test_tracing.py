@@ -77,7 +77,7 @@ def test_one_trace_leads_over_a_retry_the_dlq_and_a_replay_to_success_and_a_chil
         (tmp_path / "mended").touch()
         replay(quick, "b-1")
         traces.until("process child")
-        returned = handle.result(timeout=30)
+        returned = app.handle("b-1").result(timeout=30)
     sent = traces.one("send brittle")
     attempts = traces.named("process brittle")
     told = [
