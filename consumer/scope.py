@@ -66,7 +66,10 @@ class Scope:
         """To be called in the context of `enter`."""
         if self._tracing is not None:
             self._within.__exit__(None, None, None)
-        of_handler.reset(self._token)
+        try:
+            of_handler.reset(self._token)
+        except ValueError:
+            pass  # a coroutine that is thrown away ends in whichever context does it
 
     def __enter__(self) -> None:
         self.enter()
