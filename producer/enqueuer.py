@@ -28,7 +28,7 @@ from taskmill.runtime.errors import EnqueueError, TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import Topics
-from taskmill.runtime.tracing import tracing
+from taskmill.runtime.tracing import sending_tracing
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
@@ -75,7 +75,7 @@ class Enqueuer:
 
         Raises InvalidInput (nothing was sent), Unreachable at the deadline, ClosedError.
         """
-        if (found := tracing()) is None:
+        if (found := sending_tracing()) is None:
             return self._enqueue(call)
         with sending(found, self._topic(call.queue), call) as trace:
             return self._enqueue(call, trace)
@@ -92,7 +92,7 @@ class Enqueuer:
 
     async def aenqueue(self, call: TaskCall[T]) -> Handle[T]:
         """As `enqueue`, without blocking the event loop."""
-        if (found := tracing()) is None:
+        if (found := sending_tracing()) is None:
             return await self._aenqueue(call)
         with sending(found, self._topic(call.queue), call) as trace:
             return await self._aenqueue(call, trace)
@@ -160,7 +160,7 @@ class Enqueuer:
 
     def _send(self, bulk: Bulk[T], routes: dict[str, Route]) -> list[Handle[T]]:
         given = self._client, self._refusals, self._timeout_s, self._clock
-        if (found := tracing()) is None or not routes:
+        if (found := sending_tracing()) is None or not routes:
             return bulk.send(*given)
         where = ", ".join(route.topic for route in routes.values())
         with sending(found, where, None, bulk.count) as trace:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any
 
-from taskmill.runtime.tracing import tracing
+from taskmill.runtime.tracing import parent_of, tracing
 
 #: The names of a line's fields, in this order.
 FIELDS = ("task_id", "task", "queue", "attempt", "trace_id", "span_id")
@@ -19,9 +18,6 @@ are_wanted = False
 of_handler: ContextVar[Callable[[], dict[str, Any]] | None] = ContextVar(
     "taskmill_log_fields", default=None
 )
-
-#: W3C Trace Context, "traceparent Header": version, trace ID, parent ID, flags.
-_TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-.*")
 
 
 def fields_here() -> dict[str, Any]:
@@ -37,6 +33,6 @@ def fields_here() -> dict[str, Any]:
 def trace_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     """The trace that a record belongs to, as its own header says."""
     for name, value in headers:
-        if name == "traceparent" and value is not None and (found := _TRACEPARENT.match(value)):
-            return found[1].decode()
+        if name == "traceparent" and value is not None and (found := parent_of(value)):
+            return found["trace"].decode()
     return None

@@ -278,3 +278,30 @@ def test_without_the_package_nothing_is_made(monkeypatch: pytest.MonkeyPatch) ->
         handle = typed.enqueue(n=1)
         mill.drain()
         assert handle.result() == 1
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "00-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "00-" + "a" * 32 + "-" + "b" * 16 + "-00",
+        "00-" + "a" * 32 + "-" + "b" * 16 + "-01-more",
+        "cc-" + "a" * 32 + "-" + "b" * 16 + "-01-more",
+        "cc-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "ff-" + "a" * 32 + "-" + "b" * 16 + "-01",
+        "00-" + "0" * 32 + "-" + "b" * 16 + "-01",
+        "00-" + "a" * 32 + "-" + "0" * 16 + "-01",
+        "00-" + "A" * 32 + "-" + "b" * 16 + "-01",
+        "00-" + "a" * 32 + "-" + "b" * 16,
+        "",
+    ],
+)
+def test_what_is_read_and_written_here_is_what_the_propagators_do(told: str) -> None:
+    found = tracing.Tracing()
+    quick = found.context_of([("traceparent", told.encode())])
+    slow = found.context_of_text({"traceparent": told})
+    read = [trace.get_current_span(one).get_span_context() for one in (quick, slow)]
+    assert read[0] == read[1]
+    span = trace.NonRecordingSpan(read[0])
+    written = found.carried(None, trace.set_span_in_context(span, context.Context()))
+    assert found.carried(span, context.Context()) == written
