@@ -127,7 +127,7 @@ def figures_of(runs: dict[str, list[dict[str, float]]]) -> list[Figure]:
 
 
 def main() -> int:
-    options = sized(__doc__, "two minutes", count=(50_000, 1_000), pairs=(7, 1))
+    options = sized(__doc__, "two minutes", count=(30_000, 1_000), pairs=(5, 1))
     runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
     for pair in range(options.pairs):
         for side in sorted(SIDES, reverse=bool(pair % 2)):
