@@ -121,8 +121,10 @@ def figures_of(runs: dict[str, list[dict[str, float]]]) -> list[Figure]:
         for side, value in found.items():
             reference = None if value is least else least
             figures.append(Figure(f"{what}, {side}", value, "µs", "lower", reference=reference))
+        # Of a worker it is asked for: an enqueue takes a thousand times as long anyway.
+        must = 1 if what == "attempt" else None
         more = found["API only"] - least
-        figures.append(Figure(f"{what}, more with the API only", more, "µs", "lower", 1))
+        figures.append(Figure(f"{what}, more with the API only", more, "µs", "lower", must))
     return figures
 
 
