@@ -35,6 +35,7 @@ from taskmill.consumer.replay_order import Move, Order, Progress, Source, replay
 from taskmill.consumer.replayed import ReplayedIndex
 from taskmill.consumer.transactions import Transactions
 from taskmill.consumer.turn import Taken, Turn, holders, myself
+from taskmill.producer.tracing import resending
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
@@ -214,7 +215,8 @@ class Replay:
         self._turn.check()
         now = self._clock.now_ms()
         records = [one for move in batch for one in replay_records(self._index, job.id, move, now)]
-        self._commit(records, job, len(batch))
+        with resending(self._topics.tasks, [move.headers for move in batch]):
+            self._commit(records, job, len(batch))
         self._say(Progress(self._done))
 
     def _end(self, job: Job, status: str, source: Source, why: str | None = None) -> Job:

@@ -45,6 +45,14 @@ QUESTIONS = {
         "quartile} and {CPU more, third quartile}: no more than this says could be told from the "
         "noise."
     ),
+    "tracing": (
+        "With the API alone an attempt takes {attempt, more with the API only} and an enqueue "
+        "{enqueue, more with the API only} more than without the package. With an SDK that "
+        "samples one trace in a hundred an attempt takes {attempt, SDK, 1 % sampled}, not "
+        "{attempt, SDK, 1 % sampled|reference}, and an enqueue {enqueue, SDK, 1 % sampled}, not "
+        "{enqueue, SDK, 1 % sampled|reference}; sampled, {attempt, SDK, all sampled} and "
+        "{enqueue, SDK, all sampled}."
+    ),
     "cpu": (
         "A task costs the whole worker {the whole worker} of CPU, where it costs the loop by "
         "hand {the whole worker|reference}."

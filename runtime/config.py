@@ -147,6 +147,10 @@ class Settings(BaseSettings):
     )
     api_token: str | None = Field(default=None, description="The token for api_url.")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = Field(
+        default="text",
+        description="text; json: an object a line, with the task and the trace it is about.",
+    )
     kafka: dict[str, str] = Field(
         default_factory=dict,
         description="Any librdkafka setting: TASKMILL_KAFKA__SECURITY_PROTOCOL=SSL sets "
@@ -240,6 +244,13 @@ class Settings(BaseSettings):
         if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError("one of DEBUG, INFO, WARNING, ERROR")
         return value.upper()
+
+    @field_validator("log_format")
+    @classmethod
+    def _format(cls, value: str) -> str:
+        if value.lower() not in {"text", "json"}:
+            raise ValueError("text or json")
+        return value.lower()
 
     @classmethod
     def settings_customise_sources(

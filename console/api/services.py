@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -55,8 +56,9 @@ class Threads:
         if self._acting >= _THREADS + _WAITING:
             raise Refused("unavailable", "too much is under way: come again in a moment")
         self._acting += 1
+        here = copy_context()
         future = asyncio.get_running_loop().run_in_executor(
-            self._threads, lambda: do(*args, **kwargs)
+            self._threads, lambda: here.run(do, *args, **kwargs)
         )
         future.add_done_callback(self._acted)
         try:
