@@ -53,9 +53,9 @@ def _dead() -> list[Panel]:
                    "TaskmillDeadLettersGrow"),
               Query(_IN.greatest("taskmill_dlq_depth", "queue"), "{{queue}}"), width=12),
         lines("New, by reason", "ops",
-              Text("Letters a second. attempts: the last attempt failed; rejected, undecodable, "
-                   "unknown task: no attempt would help, see who enqueues them; crash_loop: it "
-                   "kills workers.", "TaskmillSuccessBurn"),
+              Text("Letters a second. failed, timed_out: the last attempt was; undecodable, "
+                   "invalid_payload, unknown_task: see who enqueues them; rejected: a handler's "
+                   "word; crash_loop: it kills workers.", "TaskmillSuccessBurn"),
               Query(_IN.rate(_LETTERS, by="reason"), "{{reason}}"), stacked=True, width=12),
         lines("Dead, by task", "ops",
               Text("Tasks a second that are dead, by task.", "TaskmillSuccessBurn"),

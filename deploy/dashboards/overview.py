@@ -32,7 +32,7 @@ _TO_QUEUE = (
 def _is_well() -> list[Panel]:
     members = _ALL.greatest("taskmill_group_members", "queue")
     return [
-        number("Alerts", f'count({_ALERTS},alertstate="firing"}}) or vector(0)', "none",
+        number("Alerts that fire", f'count({_ALERTS},alertstate="firing"}}) or vector(0)', "none",
                Text("Alerts of taskmill's that fire now. Which: the table below. Prometheus must "
                     "have the rules of deploy/alerts."), steps=rising(1), width=3),
         number("Success", f"min({_ALL.success(window='5m')})", "percentunit",
