@@ -49,6 +49,11 @@ lint: $(VENV)/.installed
 	@! grep -rnE '^\s*(from|import) (runtime|schemas|producer|consumer|scheduler|console)\b' --include='*.py' . \
 		--exclude-dir=.venv --exclude-dir=build || (echo 'a room is imported by its bare name'; false)
 
+.PHONY: docs
+docs: $(VENV)/.installed ## the site, in build/site; warnings are errors
+	$(BIN)/python docs/generate.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 .PHONY: bench
 bench: setup ## perf/: each question's table, and perf/results/*.json
 	$(BIN)/python perf/run.py

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -98,13 +99,14 @@ class Console:
             "TASKMILL_STATE_DIR": folder,
         }
         command = [sys.executable, "-P", "-m", "taskmill", "console", "--port", "0"]
-        self.process = subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        line = ""
-        while not line.startswith("console at "):
-            line = self.process.stderr.readline()
-            assert line, "the console ended"
-        self.url = line.split()[-1]
+        # A file, not a pipe that nobody empties: its log would stop it in the end.
+        log = Path(folder) / "console.log"
+        with log.open("w") as file:
+            self.process = subprocess.Popen(command, env=env, stderr=file)
+        while not (said := re.search(r"^console at (\S+)\n", log.read_text(), re.MULTILINE)):
+            assert self.process.poll() is None, log.read_text()
+            time.sleep(0.05)
+        self.url = said[1]
         self.port = int(self.url.rpartition(":")[2])
         while not self._is_ready():
             time.sleep(0.1)

@@ -140,7 +140,8 @@ class Edge:
 
     def _log(self, scope: Scope, status: int, id: str, took_s: float) -> None:
         caller = scope.get("taskmill.caller")
-        is_act = scope["method"] not in ("GET", "HEAD") and scope["path"][-6:] != "/tasks"
+        is_enqueue = scope["path"].endswith(("/tasks", "/tasks:batch"))
+        is_act = scope["method"] not in ("GET", "HEAD") and not is_enqueue
         level = logging.ERROR if status >= 500 else logging.INFO if is_act else logging.DEBUG
         if logger.isEnabledFor(level):
             who = "-" if caller is None else caller.name

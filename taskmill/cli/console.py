@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import signal
 from dataclasses import dataclass
+from types import FrameType
 
 import click
 
@@ -37,6 +39,10 @@ def missing_extra() -> Missing | None:
     return None
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(0)
+
+
 @click.command()
 @app_option(help="Take this App's settings.")
 @click.option("--host", metavar="ADDRESS", help="Listen on it; 0.0.0.0: all. Default: 127.0.0.1.")
@@ -47,6 +53,9 @@ def console(target: str | None, host: str | None, port: int | None) -> int:
     Who asks needs a token (`taskmill tokens create`). SIGTERM or Ctrl-C drains; a second one stops
     at once. Several consoles need PostgreSQL (TASKMILL_STORE_URL).
     """
+    # While it starts, which takes a second: nothing is to be drained yet.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _end)
     missing = missing_extra()
     if missing is not None:
         raise ConfigError(missing.told("the console"))
