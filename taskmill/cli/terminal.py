@@ -11,13 +11,13 @@ import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 
 #: What ends a process unless it is caught: the terminal is given back first.
-_ENDS = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+_ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 _WAKES = (signal.SIGWINCH, signal.SIGTSTP, signal.SIGCONT)
 
 
@@ -27,6 +27,7 @@ class Screen:
     def __init__(self, console: Console, draw: Callable[[], RenderableType]) -> None:
         self._console = console
         self._draw = draw
+        self._ending: int | None = None
         self._keys = sys.stdin.fileno() if sys.stdin.isatty() else None
         self._wakes, self._wake = os.pipe()
         os.set_blocking(self._wake, False)
@@ -40,7 +41,10 @@ class Screen:
             pass  # full: it wakes; closed: nobody waits
 
     def wait(self, seconds: float) -> str:
-        """Wait for keys, a signal, `wake` or the time; the keys that were pressed."""
+        """Wait for keys, a signal, `wake` or the time; the keys that were pressed.
+
+        Raises KeyboardInterrupt, SystemExit for a signal that ends the process.
+        """
         watched = [self._wakes] if self._keys is None else [self._wakes, self._keys]
         ready, _, _ = select.select(watched, [], [], seconds)
         if self._wakes in ready:
@@ -49,6 +53,8 @@ class Screen:
                     self._stop()
             except BlockingIOError:
                 pass
+        if self._ending is not None:
+            _raise(self._ending)
         if self._keys is None or self._keys not in ready:
             return ""
         pressed = os.read(self._keys, 4096)
@@ -60,12 +66,19 @@ class Screen:
         """Draw anew."""
         self._live.update(self._draw(), refresh=True)
 
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        # Raised here it could hit what swallows it (a finalizer). A second one does not wait: a
+        # terminal that takes no output holds up `show`.
+        if self._ending is not None:
+            _raise(number)
+        self._ending = number
+
     @contextmanager
     def open(self) -> Iterator[None]:
         """Take the terminal over; give it back at the end, by whatever way that comes."""
         before = {number: signal.getsignal(number) for number in (*_ENDS, *_WAKES)}
         for number in _ENDS:
-            signal.signal(number, _end)
+            signal.signal(number, self._end)
         for number in _WAKES:
             signal.signal(number, _note)
         old_fd = signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -112,7 +125,9 @@ class Screen:
         self._take()
 
 
-def _end(number: int, frame: FrameType | None) -> None:
+def _raise(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
