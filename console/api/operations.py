@@ -18,6 +18,7 @@ from taskmill.console.api.models import (
     Time,
 )
 from taskmill.consumer.record import Reason
+from taskmill.schemas.models import MAX_NAME_BYTES
 
 # ---- dead letters --------------------------------------------------------------------------------
 
@@ -105,7 +106,7 @@ class ReplayOrder(Body):
     """
 
     queue: QueueName = "default"
-    name: list[TaskName] = []
+    name: list[Annotated[str, Field(min_length=1, max_length=MAX_NAME_BYTES)]] = []
     reason: list[Reason] = []
     error: Annotated[str, Field(max_length=1000)] | None = None
     fingerprint: list[str] = []

@@ -54,6 +54,10 @@ def config() -> str:
                 f'include-name = "{name}"',
                 f"checks.positive_data_acceptance.expected-statuses = {expected!r}",
             ]
+            if name.endswith(":batch"):
+                # With mode `each`, what is wrong with a task is told in that task's own answer.
+                refused = [202, "4xx", "5xx"]
+                lines.append(f"checks.negative_data_rejection.expected-statuses = {refused!r}")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 
 from support.brokers import quiet_port
@@ -25,6 +26,9 @@ HOUR_MS = 3_600_000
 def secret(stand: Stand) -> str:
     """A token that may operate."""
     _, found = TokenTable(stand.settings).create(["operate"], queues=None, by="test")
+    headers = {"Authorization": f"Bearer {found}"}
+    # The console has heard of it.
+    eventually(lambda: httpx.get(f"{stand.console.url}/api/v1/me", headers=headers).is_success)
     return found
 
 
