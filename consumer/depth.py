@@ -72,9 +72,9 @@ class QueueDepth(NamedTuple):
 
     @property
     def depth(self) -> Waiting:
-        """All that is not done: on `tasks`, in retry tiers, delayed. They are read one after another,
-        so what moves on between two of them counts in both: of a queue at work it is an upper
-        bound."""
+        """All that is not done: on `tasks`, in retry tiers, delayed. They are read one after
+        another, so what moves on between two of them counts in both: of a queue at work it is an
+        upper bound."""
         parts = [self.lag, *self.retrying.values(), self.delayed or Waiting(0)]
         return Waiting(sum(one.records for one in parts), all(one.is_exact for one in parts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +76,14 @@ def test_options_arrive(app: App, stand: Stand) -> None:
         deadline="2h", timeout="1.5s", max_attempts=2, headers={"who": "ü"},
     )  # fmt: skip
     later = app.enqueue("echo", {"value": 1}, declared=False, at="2199-06-01T00:00:00.001Z")
-    with stand.console.client("read") as client:
-        found = eventually(lambda: _known(client, "opt/1"))
-        at = eventually(lambda: _known(client, later.id))
+    client = stand.console.client("read")
+    found = eventually(lambda: _known(client, "opt/1"))
+    at = eventually(lambda: _known(client, later.id))
     enqueued = datetime.fromisoformat(found["enqueued_at"])
     started = datetime.fromisoformat(found["next_attempt_at"])
     assert (started - enqueued).total_seconds() == 3600
-    assert found["max_attempts"] == 2 and found["headers"] == {"who": "ü"}
+    assert found["max_attempts"] == 2
+    assert found["headers"] == {"who": "ü"}
     assert at["next_attempt_at"] == "2199-06-01T00:00:00.001Z"
     handle.cancel()
     later.cancel()
@@ -119,7 +120,8 @@ def test_a_batch_that_is_refused_later_says_what_was_accepted(
     calls.insert(1, app.call("add", {"a": 1, "b": 1}, declared=False, queue="nowhere"))
     with pytest.raises(EnqueueError, match=r"2 of 3 .* number 2: .*nowhere") as failed:
         app.enqueue_many(calls)
-    assert list(failed.value.handles) == [0] and list(failed.value.failed) == [1, 2]
+    assert list(failed.value.handles) == [0]
+    assert list(failed.value.failed) == [1, 2]
     with pytest.raises(InvalidInput, match="nowhere"):
         app.enqueue_many(calls[1:])
 
@@ -154,7 +156,7 @@ def test_what_a_console_cannot_take_is_refused(app: App) -> None:
 def test_another_time_is_not_asked_of_a_kafka_that_nobody_named(app: App) -> None:
     handle = app.enqueue("add", {"a": 1}, declared=False, delay="1h")
     eventually(lambda: handle.status() == "scheduled")
-    with pytest.raises(ConfigError, match="reschedule goes by Kafka.*BOOTSTRAP_SERVERS"):
+    with pytest.raises(ConfigError, match=r"reschedule goes by Kafka.*BOOTSTRAP_SERVERS"):
         handle.reschedule(delay="2h")
     handle.cancel()
 
