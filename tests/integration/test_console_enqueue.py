@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import pytest
 
 from support.brokers import quiet_port
 from support.consoles import Stand, eventually
+from support.enqueued import tasks
 from taskmill import App, EnqueueError, Middleware, Unreachable
 from taskmill.console.client import enqueuer
 from taskmill.console.tokens import TokenTable
@@ -79,11 +79,14 @@ def test_options_arrive(app: App, stand: Stand) -> None:
     client = stand.console.client("read")
     found = eventually(lambda: _known(client, "opt/1"))
     at = eventually(lambda: _known(client, later.id))
-    enqueued = datetime.fromisoformat(found["enqueued_at"])
-    started = datetime.fromisoformat(found["next_attempt_at"])
-    assert (started - enqueued).total_seconds() == 3600
-    assert found["max_attempts"] == 2
-    assert found["headers"] == {"who": "ü"}
+    task = tasks(stand.settings)["opt/1"]
+    since = (task.not_before or 0) - task.enqueued_at
+    assert since == 3_600_000
+    assert task.expires_at == (task.not_before or 0) + 600_000
+    assert task.deadline == (task.not_before or 0) + 7_200_000
+    assert (task.timeout_ms, task.max_attempts) == (1500, 2)
+    assert task.headers == {"who": "ü"}
+    assert found["args"] == {"value": 1}
     assert at["next_attempt_at"] == "2199-06-01T00:00:00.001Z"
     handle.cancel()
     later.cancel()
