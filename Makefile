@@ -11,8 +11,8 @@ SOURCES := pyproject.toml $(shell find taskmill runtime schemas producer consume
 # Tests run against the installed package, so they leave the source tree out of their path.
 PYTEST := $(BIN)/pytest
 # Files of tests beside each other, each process with a broker of its own: most of the time is waited
-# for sessions and restarts to pass.
-SIDE_BY_SIDE := -n 2 --dist loadfile
+# for sessions and restarts to pass, so that two cores have work for three.
+SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .PHONY: help
 help: ## list the targets

@@ -51,6 +51,13 @@ def myself() -> str:
     return f"{user}@{socket.gethostname()}:{os.getpid()}"
 
 
+def holders(settings: Settings, group: str, clock: Clock = SYSTEM_CLOCK) -> list[str]:
+    """Who holds a turn in `group`, or waits for it, as `myself` told it, with its address. One that
+    was killed is among them until its session is over. Raises Unreachable, TaskmillError."""
+    members = Admin(settings, clock=clock).members(group)
+    return [one.removeprefix(f"{settings.prefix}-") for one in members]
+
+
 class Turn:
     """A turn at `topic`, which has one partition, in `group`. Not thread-safe.
 
@@ -132,8 +139,7 @@ class Turn:
 
     def _others(self) -> list[str]:
         """Who else is in the group, as `myself` told it, with its address."""
-        members = Admin(self._settings, clock=self._clock).members(self._group)
-        named = [one.removeprefix(f"{self._settings.prefix}-") for one in members]
+        named = holders(self._settings, self._group, self._clock)
         if self._consumer is None:
             return named
         return [one for one in named if not one.startswith(f"{myself()} ")]

@@ -190,7 +190,7 @@ def run(bootstrap: str, prefix: str, count: int, name: str) -> dict[str, Any]:
 def main() -> int:
     options = sized(
         __doc__, "8 minutes", many=(50_000, 500), single=(450, 30), count=(600_000, 2_000),
-        pairs=(3, 1),
+        pairs=(5, 1),
     )  # fmt: skip
     with broker() as bootstrap:
         warm = options.single // 3

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
@@ -92,6 +92,17 @@ def is_fatal(error: KafkaError) -> bool:
     group another had taken stood still for good (1 of 30 points of the proof).
     """
     return error.fatal() or error.code() == KafkaError._FATAL
+
+
+def taken(consumer: Consumer, most: int, wait_s: float) -> list[Message]:
+    """What there is, up to `most`; the first of it is waited for. Raises KafkaException.
+
+    `consume(n, t)` waits until it has all n, or for all of t: so first one, then the rest.
+    """
+    messages = consumer.consume(1, wait_s)
+    if messages:
+        messages += consumer.consume(most - 1, 0)
+    return messages
 
 
 def resume_at(consumer: Consumer, topic: str, p: int, offset: int) -> bool:

@@ -20,7 +20,7 @@ from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import client_config, is_fatal
+from taskmill.runtime.kafka import client_config, is_fatal, taken
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import partition_count
 from taskmill.scheduler.broker_time import BrokerTime
@@ -159,12 +159,8 @@ class Member(ABC):
 
     def _consume(self, consumer: Consumer) -> list[Message]:
         """What there is, or what comes until something is to be passed on."""
-        # consume(n) waits for all n; one first, then what else is there, has no such wait.
-        messages = consumer.consume(1, self._idle_s())
-        if messages:
-            messages += consumer.consume(BATCH - 1, 0)
         good = []
-        for message in messages:
+        for message in taken(consumer, BATCH, self._idle_s()):
             error = message.error()
             if error is None:
                 good.append(message)

@@ -26,7 +26,7 @@ from taskmill.runtime.changelog import Change, Changelog, Stopped
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import is_fatal
+from taskmill.runtime.kafka import is_fatal, taken
 from taskmill.runtime.meter import Meter
 from taskmill.runtime.store import MemoryStore, Put
 from taskmill.runtime.topic_table import schedule_state_topic, schedules_topic
@@ -207,9 +207,7 @@ class Schedules:
     # ---- the loop -------------------------------------------------------------------------------
 
     def _poll(self, consumer: Consumer) -> None:
-        messages = consumer.consume(1, self._idle_s())
-        if messages:
-            messages += consumer.consume(BATCH - 1, 0)
+        messages = taken(consumer, BATCH, self._idle_s())
         now = self._clock.now_ms()
         for message in messages:
             error = message.error()

@@ -22,10 +22,10 @@ from taskmill.cli.letter_print import (
     summary,
 )
 from taskmill.cli.output import json_option, note, print_fitted, print_json
-from taskmill.consumer.admin import Admin
 from taskmill.consumer.letter_stats import Stats
 from taskmill.consumer.letters import Letter, Letters
-from taskmill.consumer.replay_journal import RUNNING, read_jobs
+from taskmill.consumer.replay import known_jobs
+from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import load_settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.schemas.codec import Codec
@@ -149,14 +149,8 @@ def history(queue: str, as_json: bool) -> None:
     """Show what was replayed: who did it, when, what was asked for, what came of it."""
     settings = load_settings()
     with Letters(settings, queue) as letters:
-        letters.refresh()
-        jobs = read_jobs(settings, Admin(settings), letters.reader, queue)
-        done = letters.replayed.counts
-    # What one under way (or killed) has done, it has not written down.
-    documents = [
-        job_document(job, done[job.id] if job.status == RUNNING else job.replayed)
-        for job in reversed(jobs)
-    ]
+        jobs = known_jobs(settings, letters, SYSTEM_CLOCK)
+    documents = [job_document(job, job.replayed) for job in reversed(jobs)]
     if as_json:
         print_json({"queue": queue, "replays": documents})
         return
@@ -167,7 +161,7 @@ def history(queue: str, as_json: bool) -> None:
                 (
                     one["id"],
                     one["what"],
-                    one["who"],
+                    one["by"] or one["who"],
                     one["began_at"],
                     one["ended_at"],
                     _options(one["asked"]),
