@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from taskmill.cli.columns import Column
 from taskmill.cli.dlq_replay import replay
 from taskmill.cli.letter_filter import chosen, filter_options
 from taskmill.cli.letter_print import (
@@ -20,7 +21,7 @@ from taskmill.cli.letter_print import (
     print_letters,
     summary,
 )
-from taskmill.cli.output import json_option, note, print_json, print_table
+from taskmill.cli.output import json_option, note, print_fitted, print_json
 from taskmill.consumer.letter_stats import Stats
 from taskmill.consumer.letters import Letter, Letters
 from taskmill.consumer.replay import known_jobs
@@ -28,6 +29,18 @@ from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import load_settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.schemas.codec import Codec
+
+_HISTORY = (
+    Column("replay"),
+    Column("of", 5),
+    Column("by", 6),
+    Column("began", 2),
+    Column("ended", 4),
+    Column("asked", 7),
+    Column("replayed", is_right=True),
+    Column("left", 3, is_right=True),
+    Column("status"),
+)
 
 
 @click.group()
@@ -142,8 +155,8 @@ def history(queue: str, as_json: bool) -> None:
         print_json({"queue": queue, "replays": documents})
         return
     if documents:
-        print_table(
-            ("replay", "of", "by", "began", "ended", "asked", "replayed", "left", "status"),
+        print_fitted(
+            _HISTORY,
             [
                 (
                     one["id"],

@@ -14,7 +14,7 @@ from taskmill.cli.top_data import FAILED_SINCE, MINUTES, Look, QueueLine
 
 _QUEUES = (
     Column("queue", is_cut=True),
-    Column("state", 7),
+    Column("state", 3),
     Column("in/s", 4, is_right=True),
     Column("done/s", is_right=True),
     Column("ok", 6, is_right=True),
@@ -27,7 +27,7 @@ _QUEUES = (
     Column("delayed", 10, is_right=True),
     Column("retrying", 5, is_right=True),
     Column("dead", 2, is_right=True),
-    Column("workers", 3, is_right=True),
+    Column("workers", 4, is_right=True),
 )
 _FAILURES = (
     Column("failures", is_right=True),
