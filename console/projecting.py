@@ -16,6 +16,7 @@ from taskmill.console.store.address import store_url
 from taskmill.console.store.open import open_store
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.logs import LogSpec, installed, log_to_stderr
 
 if TYPE_CHECKING:
@@ -51,7 +52,12 @@ class Projecting:
 
     def _keep(self) -> None:
         while not self._ending.is_set():
-            child, ours = self._begin()
+            try:
+                child, ours = self._begin()
+            except OSError as error:
+                logger.error("the projection's process cannot be started: %s", error)
+                self._ending.wait(_AGAIN_S)
+                continue
             while child.is_alive() and not self._ending.is_set():
                 child.join(0.1)
             # It sees the end of its pipe, also where this process is killed.
@@ -83,7 +89,12 @@ def _project(settings: Settings, pipe: Connection, spec: LogSpec) -> None:
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
     log_to_stderr(spec)
-    store = open_store(store_url(settings), claimed=False)
+    try:
+        store = open_store(store_url(settings), claimed=False)
+    except TaskmillError as error:
+        # It was there a moment ago: this process is started again.
+        logger.error("the projection waits: %s", error)
+        return
     projector: Any = Projector(settings, store)
     projector.start()
     try:

@@ -1,9 +1,10 @@
 """Writes what in deploy/ follows from the code, so that neither is edited without the other.
 
-`deploy/generate.py` writes the chart's table of topics, its list of settings, its copies of the
-alert rules and dashboards, and, with Helm, deploy/manifests/. `--check` writes nothing and names
-what is out of date (exit code 1). `--topics` prints the table of topics that the settings at hand
-(`TASKMILL_…`, `taskmill.toml`) make, for the chart's `strimzi.topics.table`.
+`deploy/generate.py` writes Grafana's dashboards (from deploy/dashboards/), the chart's table of
+topics, its list of settings, its copies of the alert rules and dashboards, and, with Helm,
+deploy/manifests/. `--check` writes nothing and names what is out of date (exit code 1). `--topics`
+prints the table of topics that the settings at hand (`TASKMILL_…`, `taskmill.toml`) make, for the
+chart's `strimzi.topics.table`.
 """
 
 from __future__ import annotations
@@ -125,8 +126,12 @@ def files() -> Iterator[tuple[Path, str]]:
     rules = HERE / "alerts" / "taskmill.rules.yml"
     if rules.exists():
         yield CHART / "files" / rules.name, rules.read_text("utf-8")
-    for board in sorted((HERE / "grafana" / "dashboards").glob("*.json")):
-        yield CHART / "files" / "dashboards" / board.name, board.read_text("utf-8")
+    sys.path.append(str(HERE))  # `python -P` leaves it out
+    from dashboards import files as boards
+
+    for name, text in boards():
+        yield HERE / "grafana" / "dashboards" / name, text
+        yield CHART / "files" / "dashboards" / name, text
 
 
 def manifests(helm: str) -> Iterator[tuple[Path, str]]:

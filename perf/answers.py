@@ -109,6 +109,13 @@ QUESTIONS = {
         "full} where the worker is never full; {bytes fetched, tasks of 10 ms, full} with small "
         "slow tasks; {bytes fetched, tasks of 100 kB and 10 ms, full} with large ones."
     ),
+    "brokers": (
+        "From a backlog a task takes {a task on tasks} of `tasks`, {a task on state} of `state` "
+        "and {a task on Kafka's own topics} of Kafka's own topics; alone in its batch and "
+        "transaction {a task on tasks, alone}, {a task on state, alone} and {a task on Kafka's "
+        "own topics, alone}. The broker takes {CPU of the broker} for it, with one replica; "
+        "{tasks in a transaction} share a transaction."
+    ),
     "times": (
         "The first outcome comes {start to the first outcome} after the command; a drain takes "
         "{drain, at work on tasks of 50 ms}. A partition stands still for {pause, a worker "

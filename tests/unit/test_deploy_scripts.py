@@ -31,5 +31,6 @@ def test_with_a_broker_given_nothing_is_installed() -> None:
 def test_every_script_is_run_by_a_test_or_by_make() -> None:
     callers = [*(ROOT / "tests").rglob("test_deploy_*.py"), ROOT / "Makefile", ROOT / "Dockerfile"]
     text = "".join(path.read_text("utf-8") for path in callers)
-    scripts = [*SCRIPTS, *DEPLOY.rglob("*.py")]
+    modules = {path.parent for path in DEPLOY.rglob("__init__.py")}  # generate.py imports them
+    scripts = [*SCRIPTS, *(path for path in DEPLOY.rglob("*.py") if path.parent not in modules)]
     assert [path.name for path in scripts if path.name not in text] == []

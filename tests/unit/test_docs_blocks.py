@@ -40,6 +40,7 @@ NOT_RUN = {
     "docs/client.md": 1,
     "docs/dead-letters.md": 1,
     "docs/deploy.md": 6,
+    "docs/grafana.md": 1,
 }
 
 

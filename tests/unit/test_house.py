@@ -50,7 +50,7 @@ def test_a_module_opens_with_its_duty_and_keeps_its_size(path: Path) -> None:
 
 OTHERS = sorted(
     path
-    for folder in ("tests", "perf", "proof", "examples")
+    for folder in ("tests", "perf", "proof", "examples", "deploy")
     for path in (ROOT / folder).rglob("*.py")
 )
 
