@@ -135,7 +135,8 @@ class Tracing:
             return self._nothing
         flags = trace.TraceFlags(int(found["flags"], 16))
         told = trace.SpanContext(int(found["trace"], 16), int(found["span"], 16), True, flags)
-        return trace.set_span_in_context(trace.NonRecordingSpan(told), self._nothing)
+        parent: Context = trace.set_span_in_context(trace.NonRecordingSpan(told), self._nothing)
+        return parent
 
     def _parent(self, told: SpanContext) -> dict[str, str]:
         if not told.is_valid:
