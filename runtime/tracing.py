@@ -111,7 +111,8 @@ class Tracing:
             elif name in _W3C:
                 is_plain = False
         if is_plain:
-            return self._context_of_parent(parent[:512]) if parent else self._nothing
+            found: Context = self._context_of_parent(parent[:512]) if parent else self._nothing
+            return found
         carrier = {
             name: value.decode("utf-8", "replace")
             for name, value in headers
