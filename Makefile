@@ -16,11 +16,16 @@ SIDE_BY_SIDE := -n 3 --dist loadfile
 
 .PHONY: help
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 .PHONY: demo
 demo: setup ## index the standard library through Kafka, kill a worker half way, count again
 	$(BIN)/python examples/demo.py
+
+.PHONY: cluster-demo
+cluster-demo: setup ## the demo on three brokers, its console on PostgreSQL; kill a broker, a worker
+	@deploy/system.sh --cluster
+	$(BIN)/python examples/cluster_demo.py
 
 .PHONY: test
 test: setup ## every test, against a real Kafka

@@ -1,1 +1,1 @@
-"""The window: status store, HTTP API, dashboard. Nothing is in it yet."""
+"""The window: status store, HTTP API, dashboard."""

@@ -16,6 +16,8 @@ from taskmill.console.store.address import store_url
 from taskmill.console.store.open import open_store
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
+from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.logs import LogSpec, installed, log_to_stderr
 
 if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
@@ -50,7 +52,12 @@ class Projecting:
 
     def _keep(self) -> None:
         while not self._ending.is_set():
-            child, ours = self._begin()
+            try:
+                child, ours = self._begin()
+            except OSError as error:
+                logger.error("the projection's process cannot be started: %s", error)
+                self._ending.wait(_AGAIN_S)
+                continue
             while child.is_alive() and not self._ending.is_set():
                 child.join(0.1)
             # It sees the end of its pipe, also where this process is killed.
@@ -66,28 +73,28 @@ class Projecting:
     def _begin(self) -> tuple[SpawnProcess, Connection]:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
-        level = logging.getLogger("taskmill").level
+        spec = installed() or LogSpec("text", logging.getLevelName(logging.INFO))
         child = context.Process(
-            target=_project, args=(self._settings, theirs, level), name="taskmill-projection"
+            target=_project, args=(self._settings, theirs, spec), name="taskmill-projection"
         )
         child.start()
         theirs.close()
         return child, ours
 
 
-def _project(settings: Settings, pipe: Connection, level: int) -> None:
+def _project(settings: Settings, pipe: Connection, spec: LogSpec) -> None:
     """Project until the pipe ends."""
     for number in (signal.SIGINT, signal.SIGTERM):
         # A terminal's Ctrl-C goes to both; this one ends with the other.
         signal.signal(number, signal.SIG_IGN)
     os.nice(_NICE)
-    form = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
-    handler: logging.Handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter(form))
-    ours = logging.getLogger("taskmill")
-    ours.addHandler(handler)
-    ours.setLevel(level)
-    store = open_store(store_url(settings), claimed=False)
+    log_to_stderr(spec)
+    try:
+        store = open_store(store_url(settings), claimed=False)
+    except TaskmillError as error:
+        # It was there a moment ago: this process is started again.
+        logger.error("the projection waits: %s", error)
+        return
     projector: Any = Projector(settings, store)
     projector.start()
     try:

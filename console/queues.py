@@ -156,7 +156,8 @@ def _moved(before: Mapping[int, int], after: Mapping[int, int]) -> int:
 
 def as_document(view: QueueView) -> dict[str, Any]:
     """A queue as JSON: times in ISO 8601 UTC, ages in milliseconds, rates a second. A number is an
-    upper bound where its `…_is_exact` is false."""
+    upper bound where its `…_is_exact` is false. `lag` is what is not committed: tasks that are done
+    above one that is not are in it."""
     depth, pause = view.depth, view.pause
     owners = {p.partition: view.owner(p.partition) for p in depth.partitions}
     retrying = list(depth.retrying.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import resource
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ DRAIN_S = 10
 #: An idle connection is kept for so long: longer than the pauses of a dashboard that polls.
 _KEEP_ALIVE_S = 75
 _BACKLOG = 2048
+#: Requests that wait, streams and clients of Kafka each need one; a shell allows 1,024 or 256.
+_FILES = 16_384
 
 
 class Console:
@@ -55,6 +58,7 @@ class Console:
         Raises ConfigError: a port that is taken, a store that cannot be; Unreachable: a store that
         is away.
         """
+        _allow_files()
         with ExitStack() as stack:
             # First what may be taken: nothing was begun then.
             listener = stack.enter_context(listen(self._settings))
@@ -106,6 +110,18 @@ def listen(settings: Settings) -> socket.socket:
             "TASKMILL_CONSOLE_PORT names another port"
         ) from None
     return found
+
+
+def _allow_files() -> None:
+    """As many open files as this process may have, up to what it can need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _FILES if hard == resource.RLIM_INFINITY else min(_FILES, hard)
+    if soft == resource.RLIM_INFINITY or soft >= most:
+        return
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    except (OSError, ValueError) as error:
+        logger.info("it may have %s files open, no more: %s", soft, error)
 
 
 class _Server(uvicorn.Server):

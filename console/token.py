@@ -103,11 +103,14 @@ class Stored(NamedTuple):
                 }
             )
             times = (token.created_at, token.expires_at or 0, token.revoked_at or 0)
+            texts = (token.name, token.created_by, *(token.queues or ()))
             if token.id.encode() != key or not all(type(one) is int for one in times):
                 raise ValueError(token.id)
+            if not all(type(one) is str for one in texts):
+                raise ValueError("name, created_by, queues")
             if re.fullmatch(r"[0-9a-f]{64}", digest) is None:
                 raise ValueError("sha256")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise TaskmillError(
                 f"the record of a token cannot be read, another version's? ({error!r})"
             ) from None

@@ -15,7 +15,7 @@ from taskmill.consumer.compacted import read_people, write_people
 from taskmill.consumer.follow import Follower
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import InvalidInput, Unreachable
+from taskmill.runtime.errors import InvalidInput, TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.topic_table import Kind, people_spec
 
@@ -133,9 +133,14 @@ class TokenTable:
         return True
 
     def all(self) -> list[Token]:
-        """Every token, the newest first, also those that expired or were revoked."""
-        found = read_people(self._settings, Kind.TOKENS, self._clock)
-        tokens = [Stored.from_bytes(key, value).token for key, value in found.items()]
+        """Every token, the newest first, also those that expired or were revoked. A record that
+        cannot be read is told of in the log: it counts as none."""
+        tokens = []
+        for key, value in read_people(self._settings, Kind.TOKENS, self._clock).items():
+            try:
+                tokens.append(Stored.from_bytes(key, value).token)
+            except TaskmillError as error:
+                logger.warning("%.80r: %s", key, error)
         return sorted(tokens, key=lambda token: (-token.created_at, token.id))
 
     def _write(self, stored: Stored) -> None:

@@ -10,7 +10,7 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Mapping
 from types import FrameType, TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from taskmill.consumer.failure import describe
 from taskmill.consumer.record import Child, Failure, Outcome, Reason, Record
@@ -35,6 +35,9 @@ from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
 from taskmill.schemas.states import Status
 
+if TYPE_CHECKING:
+    from taskmill.consumer.scope import Scope
+
 #: Modules that call handlers.
 _OURS = ("taskmill.consumer.", "threading", "multiprocessing.", "asyncio.")
 
@@ -52,6 +55,8 @@ class Prepared(NamedTuple):
     started: float
     #: When its time is over, where it has one.
     due: Due | None = None
+    #: What its handler runs in, where somebody wants to know of it.
+    scope: Scope | None = None
 
 
 def record_of(one: Record | Prepared) -> Record:
@@ -106,9 +111,11 @@ class Attempts:
         self.encode: Encode | None = None
         #: Set before the executors start, where a task is declared with effects.
         self.effects: Effects | None = None
+        #: Decodes and validates the arguments; an Outcome where the attempt cannot start. Whoever
+        #: gives attempts a scope puts itself in front of it, before anything is run.
+        self.prepare: Callable[[Record], Prepared | Outcome] = self._prepare
 
-    def prepare(self, record: Record) -> Prepared | Outcome:
-        """Decode and validate the arguments; an Outcome where the attempt cannot start."""
+    def _prepare(self, record: Record) -> Prepared | Outcome:
         clock = self._clock
         task = record.task
         assert task is not None, "a record without a task is an outcome already"
@@ -168,6 +175,7 @@ class Attempts:
             saved=record.saved,
             keep=lambda saved: self.keep(record, now, saved),
             encode=self.encode,
+            topic=record.source.topic,
         )
 
     def succeed(self, attempt: Prepared, value: Any) -> Outcome:
@@ -242,10 +250,15 @@ class Attempts:
     def leave(self, attempt: Prepared, frames: Iterable[FrameType]) -> Outcome:
         """The handler does not end, though it is to; it stands at the last of `frames`."""
         error = Interrupted() if attempt.due is None else attempt.due.error()
-        return self.fail(attempt, error.with_traceback(traceback_of(frames)))
+        outcome = self.fail(attempt, error.with_traceback(traceback_of(frames)))
+        if attempt.scope is not None:
+            attempt.scope.end()
+        return outcome
 
     def observe(self, attempt: Prepared, outcome: Outcome) -> Outcome:
-        """Show `outcome` to the hooks."""
+        """Show `outcome` to the hooks, and to its scope."""
+        if attempt.scope is not None:
+            attempt.scope.outcome = outcome
         for hook in self._hooks.after_run:
             try:
                 hook(attempt.context, outcome)

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
-from taskmill.runtime.kafka import bootstrap_servers, client_config, is_fatal
+from taskmill.runtime.kafka import bootstrap_servers, client_config, is_fatal, taken
 
 logger = logging.getLogger("taskmill.reader")
 
@@ -106,10 +106,7 @@ class Reader:
 
     def _take(self, where: TopicPartition) -> tuple[list[Message], int]:
         with self.told():
-            found = self._consumer.consume(1, _WAIT_S)
-            if found:
-                # consume() waits until it has all, or the time is over: so first one, then the rest
-                found += self._consumer.consume(BATCH - 1, 0)
+            found = taken(self._consumer, BATCH, _WAIT_S)
             position = self._consumer.position([where])[0].offset
         messages = []
         for message in found:

@@ -139,5 +139,5 @@ def record_of(child: Child, route: Route) -> dict[str, Any]:
         "partition": p,
         "key": child.key,
         "value": child.value,
-        "headers": route.headers[p],
+        "headers": [*route.headers[p], *child.headers] if child.headers else route.headers[p],
     }

@@ -25,6 +25,7 @@ from taskmill.consumer.orders import Order
 from taskmill.consumer.record import Lease
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import StoreDamaged, Unreachable
+from taskmill.runtime.kafka import taken
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -121,12 +122,8 @@ class ControlReader:
 
     def _take(self, consumer: Consumer) -> bool:
         """Take what has come; False where the topic is gone."""
-        # One record first, as in poll.py: consume(n, t) waits for n of them, or for t.
-        messages = consumer.consume(1, TICK_S)
-        if messages:
-            messages += consumer.consume(BATCH - 1, 0)
         by_partition: dict[int, list[Message]] = {}
-        for message in messages:
+        for message in taken(consumer, BATCH, TICK_S):
             error = message.error()
             if error is None:
                 by_partition.setdefault(message.partition() or 0, []).append(message)
@@ -194,8 +191,7 @@ class CatchUp:
         try:
             is_read = False
             while not (is_read or stop() or deadline.over() or len(orders) >= HELD):
-                messages = consumer.consume(1, TICK_S)
-                messages += consumer.consume(BATCH - 1, 0)
+                messages = taken(consumer, BATCH, TICK_S)
                 errors = [error for m in messages if (error := m.error()) is not None]
                 is_read = any(error.code() == KafkaError._PARTITION_EOF for error in errors)
                 orders += topic.orders([m for m in messages if m.error() is None], p)

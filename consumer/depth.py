@@ -1,11 +1,14 @@
 """How much of a queue is still to be done, and since when it waits: as Kafka tells it.
 
-The lag of a partition is what lies between the group's committed offset and the end of what is
-committed. Offsets alone would not read 0 when all is done: the markers of transactions have offsets
-too, and the last record is mostly followed by one. So where the two differ it is looked whether a
-record lies between them; a short stretch is counted, and the first record there tells, by the
-broker's stamp, since when it waits. A longer stretch counts by its offsets, markers among them: an
-upper bound.
+The lag of a partition is how many records lie between the group's committed offset and the end of
+what is committed there. The committed offset is the lowest unfinished one: what is finished above
+it counts until that one is, too. So the lag is what is not committed; of what is not done it is an
+upper bound, which is reached where nothing above an unfinished task has finished.
+
+Offsets alone would not read 0 when all is done: the markers of transactions have offsets too, and
+the last record is mostly followed by one. So where the two differ it is looked whether a record
+lies between them; a short stretch is counted, and the first record there tells, by the broker's
+stamp, since when it waits. A longer stretch counts by its offsets, markers among them.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from taskmill.consumer.tally import DelayedTally, LetterTally, Waiting
 from taskmill.consumer.tiers import tiers_of
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import Unreachable
+from taskmill.runtime.errors import TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers, client_config
 from taskmill.runtime.topic_table import retry_group
 from taskmill.runtime.topics import Topics
@@ -41,8 +44,8 @@ _CALL_S = 5.0
 class PartitionDepth(NamedTuple):
     """A partition of `tasks`. `committed`: the group's offset, None where it has none; `end`: of
     what is committed there; `lag`: records between them, an upper bound where not `is_exact`;
-    `oldest_at`: the broker's time of the first of them (UTC ms); `at_work`: its owner has said that
-    it is at work, and not that it let go."""
+    `oldest_at`: the broker's time of the first of them (UTC ms), which is not done; `at_work`: its
+    owner has said that it is at work, and not that it let go."""
 
     partition: int
     committed: int | None
@@ -66,15 +69,16 @@ class QueueDepth(NamedTuple):
 
     @property
     def lag(self) -> Waiting:
-        """Records of `tasks` that are not done."""
+        """Records of `tasks` that are not committed: those that are not done, and those that are
+        done above one that is not."""
         exact = all(one.is_exact for one in self.partitions)
         return Waiting(sum(one.lag for one in self.partitions), exact)
 
     @property
     def depth(self) -> Waiting:
-        """All that is not done: on `tasks`, in retry tiers, delayed. They are read one after the
-        other, so what moves on between two of them counts in both: of a queue at work it is an
-        upper bound."""
+        """What is on `tasks` and not committed, in retry tiers, delayed: all that is not done. Some
+        on `tasks` may be done, above one that is not; and they are read one after another, so what
+        moves on between two of them counts in both: of a queue at work it is an upper bound."""
         parts = [self.lag, *self.retrying.values(), self.delayed or Waiting(0)]
         return Waiting(sum(one.records for one in parts), all(one.is_exact for one in parts))
 
@@ -231,7 +235,15 @@ class Depths:
         if letters and (dlq_id := admin.topic_id(topics.dlq)) != tallies.replayed.dlq_id:
             tallies.letters.forget()
             tallies.replayed = ReplayedIndex(topics.replayed, dlq_id)
-        tallies.replayed.refresh(admin, self._reader)
+        try:
+            tallies.replayed.refresh(admin, self._reader)
+        except Unreachable:
+            raise
+        except TaskmillError as error:
+            # Which of them were replayed is not known.
+            logger.warning("%s", error)
+            count = tallies.letters.count(self._reader, letters)
+            return delayed, count._replace(is_exact=False)
         return delayed, tallies.letters.count(self._reader, letters, tallies.replayed.letters)
 
     def _peek(self) -> Consumer:

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from taskmill.consumer.record import Outcome
+from taskmill.consumer.task_fields import fields_of
 from taskmill.producer.middleware import Middleware
 from taskmill.schemas.states import Status
 
@@ -31,6 +32,7 @@ class FailureLog(Middleware):
                     failure.error.type,
                     failure.error.message,
                     f"\n{failure.stack}" if failure.stack else "",
+                    extra=fields_of(outcome.record),
                 )
 
 
@@ -47,4 +49,5 @@ def _tell_retry(outcome: Outcome) -> None:
         (outcome.retry_ms or 0) / 1000,
         failure.error.type,
         failure.error.message,
+        extra=fields_of(outcome.record),
     )

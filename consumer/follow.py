@@ -15,8 +15,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import OncePerMinute, bootstrap_servers, client_config, is_fatal
+from taskmill.runtime.kafka import (
+    OncePerMinute,
+    bootstrap_servers,
+    client_config,
+    is_fatal,
+    taken,
+)
 
 logger = logging.getLogger("taskmill.follow")
 
@@ -49,7 +54,7 @@ T = TypeVar("T")
 
 class Follower(Generic[T]):
     """What `topic` says, by key, each value as `parse` reads it. One whose value `parse` refuses
-    (TaskmillError) is told of in the log, and counts as removed."""
+    (raises, TaskmillError by rights) is told of in the log, and counts as removed."""
 
     def __init__(
         self,
@@ -204,9 +209,7 @@ class Follower(Generic[T]):
         return True
 
     def _take(self, consumer: Consumer) -> bool:
-        messages = consumer.consume(1, _IDLE_S)
-        if messages:
-            messages += consumer.consume(_BATCH, 0)
+        messages = taken(consumer, _BATCH, _IDLE_S)
         changes: dict[bytes, bytes | None] = {}
         reached, is_there = self._reached, True
         for message in messages:
@@ -240,8 +243,9 @@ class Follower(Generic[T]):
                     values.pop(key, None)
                 else:
                     values[key] = self._parse(key, value)
-            except TaskmillError as error:
-                logger.warning("%s, key %.80r: %s", self._topic, key, error)
+            except Exception as error:
+                # Whatever it is: it must not end the thread, which all other keys need.
+                logger.warning("%s, key %.80r: %s", self._topic, key, error or repr(error))
                 values.pop(key, None)
         if self._is_whole and changes:
             self.values = values

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Self
+from typing import NamedTuple, Protocol, Self
 
 from confluent_kafka import Message
 
@@ -81,6 +80,14 @@ class Letter:
         )
 
 
+class Expression(Protocol):
+    """A regular expression, `re.compile`'s or another's."""
+
+    def search(self, text: str, /) -> object | None:
+        """What it finds anywhere in `text`; None: nothing."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Filter:
     """Which letters are meant: those that all of it takes. Empty, it takes those that count.
@@ -91,7 +98,7 @@ class Filter:
 
     names: tuple[str, ...] = ()
     reasons: tuple[str, ...] = ()
-    error: re.Pattern[str] | None = None
+    error: Expression | None = None
     fingerprints: tuple[str, ...] = ()
     since: int | None = None
     until: int | None = None

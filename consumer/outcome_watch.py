@@ -14,7 +14,7 @@ from taskmill.consumer.dlq import GENERATION, REPLAY
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import DecodeError
-from taskmill.runtime.kafka import client_config, is_fatal
+from taskmill.runtime.kafka import client_config, is_fatal, taken
 from taskmill.runtime.topics import Topics
 from taskmill.schemas.codec import CODEC, Codec
 from taskmill.schemas.states import Status, is_terminal
@@ -105,10 +105,7 @@ class OutcomeWatch:
 
     def poll(self, timeout_s: float) -> None:
         """Take what has come. Raises KafkaException where the client is of no use any more."""
-        messages = self._consumer.consume(1, timeout_s)
-        if messages:
-            messages += self._consumer.consume(_BATCH, 0)
-        for message in messages:
+        for message in taken(self._consumer, _BATCH, timeout_s):
             error = message.error()
             if error is not None:
                 if is_fatal(error):

@@ -143,7 +143,11 @@ class OutcomeRun:
         if not isinstance(attempt, Prepared):
             await self._store(connection, transaction, attempt)
             return attempt
-        outcome = await self._call(connection, transaction, attempt)
+        if attempt.scope is None:
+            outcome = await self._call(connection, transaction, attempt)
+        else:
+            with attempt.scope:
+                outcome = await self._call(connection, transaction, attempt)
         if outcome.status is Status.SUCCEEDED:
             return outcome
         if not await _is_undone(connection, transaction):

@@ -22,7 +22,7 @@ from taskmill.consumer.generation import generation_of
 from taskmill.consumer.record import Lease, Record
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import StoreDamaged, Unreachable
-from taskmill.runtime.kafka import is_fatal, resume_at
+from taskmill.runtime.kafka import as_raised, is_fatal, resume_at
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -105,9 +105,9 @@ class Poller:
         try:
             consumer.subscribe(
                 [self._topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_lost,
+                on_assign=as_raised(self._on_assign),
+                on_revoke=as_raised(self._on_revoke),
+                on_lost=as_raised(self._on_lost),
             )
             while not self._core.stopping.is_set():
                 self._moved()

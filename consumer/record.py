@@ -127,6 +127,8 @@ class Child(NamedTuple):
     value: bytes
     #: Of its task; empty: nobody says.
     name: str = ""
+    #: Beside the route's: what it carries of its trace.
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class Outcome(NamedTuple):

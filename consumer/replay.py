@@ -34,7 +34,8 @@ from taskmill.consumer.replay_journal import (
 from taskmill.consumer.replay_order import Move, Order, Progress, Source, replay_records
 from taskmill.consumer.replayed import ReplayedIndex
 from taskmill.consumer.transactions import Transactions
-from taskmill.consumer.turn import Taken, Turn, myself
+from taskmill.consumer.turn import Taken, Turn, holders, myself
+from taskmill.producer.tracing import resending
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
@@ -79,15 +80,18 @@ class Replay:
         say: Callable[[Progress], None],
         clock: Clock = SYSTEM_CLOCK,
         began: Callable[[Job], None] = lambda job: None,
+        by: str | None = None,
     ) -> None:
-        """`began` is told of the job once it is this one's turn."""
+        """`began` is told of the job once it is this one's turn; `by`: for whom it is, for people;
+        None: for this process's user."""
         self._began = began
+        self._by = by
         self._settings = settings
         self._topics = Topics(settings.prefix, queue)
         self._index = index
         self._say = say
         self._clock = clock
-        name = f"{settings.prefix}.replay.{queue}"
+        name = _group_of(settings, queue)
         #: Not that of the source, which is in the middle of something.
         self._reader = Reader(settings, name, f"replay of queue {queue!r}", clock)
         self._transactions = Transactions(settings, name, clock)
@@ -126,14 +130,16 @@ class Replay:
         for job in self._jobs():
             done = self._index.counts[job.id]
             if is_same(job, what, order.asked, now):
-                mine, self._done = replace(job, who=myself()), done
+                mine, self._done = replace(job, who=myself(), by=self._by), done
             elif job.status == RUNNING:
                 self._note(replace(job, status=INTERRUPTED, replayed=done))
         if mine is None:
             stamp = datetime.fromtimestamp(now / 1000, UTC).strftime("%Y%m%dT%H%M%S")
             name = f"{stamp}-{secrets.token_hex(2)}"
             queue, who = self._topics.queue, myself()
-            mine = Job(name, queue, what, who, order.asked, now, order.since, order.until)
+            mine = Job(
+                name, queue, what, who, order.asked, now, order.since, order.until, by=self._by
+            )
         self._note(mine)
         return mine
 
@@ -209,7 +215,8 @@ class Replay:
         self._turn.check()
         now = self._clock.now_ms()
         records = [one for move in batch for one in replay_records(self._index, job.id, move, now)]
-        self._commit(records, job, len(batch))
+        with resending(self._topics.tasks, [move.headers for move in batch]):
+            self._commit(records, job, len(batch))
         self._say(Progress(self._done))
 
     def _end(self, job: Job, status: str, source: Source, why: str | None = None) -> Job:
@@ -307,6 +314,31 @@ def unfinished(
     admin, reader, queue = letters.admin(), letters.reader, letters.topics.queue
     jobs = read_jobs(settings, admin, reader, queue)
     return next((job for job in jobs if is_same(job, what, asked, clock.now_ms())), None)
+
+
+def known_jobs(settings: Settings, letters: Letters, clock: Clock) -> list[Job]:
+    """The replays of the queue of `letters`, the first one first, each with what it has replayed by
+    now; one whose process is gone is INTERRUPTED. Raises Unreachable, TaskmillError."""
+    queue = letters.topics.queue
+    jobs = read_jobs(settings, letters.admin(), letters.reader, queue)
+    if all(job.status != RUNNING for job in jobs):
+        return jobs
+    letters.refresh()
+    there = holders(settings, _group_of(settings, queue), clock)
+    return [
+        job if job.status != RUNNING else _as_it_stands(job, letters.replayed, there)
+        for job in jobs
+    ]
+
+
+def _as_it_stands(job: Job, index: ReplayedIndex, there: list[str]) -> Job:
+    is_alive = any(one.startswith(f"{job.who} ") for one in there)
+    status = RUNNING if is_alive else INTERRUPTED
+    return replace(job, status=status, replayed=index.counts[job.id])
+
+
+def _group_of(settings: Settings, queue: str) -> str:
+    return f"{settings.prefix}.replay.{queue}"
 
 
 def _batches(moves: Iterator[Move], most: int) -> Iterator[list[Move]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +13,8 @@ from taskmill.consumer.compacted import latest
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.topic_table import replication
+
+logger = logging.getLogger("taskmill.replay")
 
 #: The newest record of each replay is what is known of it, for ever: they are few, and small. One
 #: partition, which is also the turn that they take (consumer/turn.py).
@@ -36,6 +39,7 @@ class Job:
     queue: str
     #: Of dead letters ("letters"), or of finished tasks ("tasks").
     what: str
+    #: The process: `user@host:pid`.
     who: str
     asked: dict[str, Any]
     began_at: int
@@ -48,6 +52,8 @@ class Job:
     #: In words, where it was aborted.
     why: str | None = None
     ended_at: int | None = None
+    #: For whom, where that is not the process's user: a console's token.
+    by: str | None = None
 
     def to_bytes(self) -> bytes:
         """As JSON."""
@@ -55,10 +61,15 @@ class Job:
 
     @classmethod
     def from_bytes(cls, value: bytes) -> Job:
-        """The job that `to_bytes` wrote. Raises TaskmillError for anything else."""
+        """The job that `to_bytes` wrote; what a newer version says beyond that is passed over.
+        Raises TaskmillError for anything else."""
         try:
-            return cls(**json.loads(value))
-        except (ValueError, TypeError) as error:
+            told = json.loads(value)
+            job = cls(**{name: told[name] for name in cls.__slots__ if name in told})
+            if type(job.began_at) is not int or not isinstance(job.asked, dict):
+                raise ValueError("began_at, asked")
+            return job
+        except (ValueError, TypeError, RecursionError) as error:
             raise TaskmillError(
                 f"the record of a replay cannot be read, another version's? ({error!r})"
             ) from None
@@ -82,7 +93,12 @@ def make_journal(settings: Settings, admin: Admin) -> None:
 
 
 def read_jobs(settings: Settings, admin: Admin, reader: Reader, queue: str) -> list[Job]:
-    """The replays of a queue, the first one first."""
-    found = latest(admin, reader, journal_topic(settings.prefix))
-    jobs = [Job.from_bytes(one.value) for one in found]
+    """The replays of a queue, the first one first. A record that cannot be read is told of in the
+    log: it would lie in the way of all that come, for ever."""
+    jobs = []
+    for one in latest(admin, reader, journal_topic(settings.prefix)):
+        try:
+            jobs.append(Job.from_bytes(one.value))
+        except TaskmillError as error:
+            logger.warning("%s, key %.80r: %s", journal_topic(settings.prefix), one.key, error)
     return sorted((job for job in jobs if job.queue == queue), key=lambda j: j.began_at)

@@ -23,6 +23,7 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from taskmill.consumer.record import Record
+from taskmill.consumer.task_fields import fields_of
 from taskmill.producer.time_limits import MAX_S, TimeLimits
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import DeadlineExceeded, Interrupted, TimedOut
@@ -339,6 +340,7 @@ class Timekeeper:
             self.grace_s,
             "it was cancelled" if is_cancelled(record) else "its time is over",
             "it is left behind" if is_left else "its place stays taken",
+            extra=fields_of(record),
         )
 
 

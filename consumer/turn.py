@@ -18,7 +18,7 @@ from taskmill.consumer.admin import Admin
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
-from taskmill.runtime.kafka import client_config
+from taskmill.runtime.kafka import as_raised, client_config
 
 #: The least that Kafka allows by default: for so long, one that was killed looks alive.
 _SESSION_MS = 6_000
@@ -49,6 +49,13 @@ def myself() -> str:
     except (KeyError, OSError):  # a container's user without a name
         user = str(os.getuid())
     return f"{user}@{socket.gethostname()}:{os.getpid()}"
+
+
+def holders(settings: Settings, group: str, clock: Clock = SYSTEM_CLOCK) -> list[str]:
+    """Who holds a turn in `group`, or waits for it, as `myself` told it, with its address. One that
+    was killed is among them until its session is over. Raises Unreachable, TaskmillError."""
+    members = Admin(settings, clock=clock).members(group)
+    return [one.removeprefix(f"{settings.prefix}-") for one in members]
 
 
 class Turn:
@@ -121,7 +128,9 @@ class Turn:
                 auto_offset_reset="latest",
             )
         )
-        consumer.subscribe([self._topic], on_assign=self._assigned, on_revoke=self._lost)
+        consumer.subscribe(
+            [self._topic], on_assign=as_raised(self._assigned), on_revoke=as_raised(self._lost)
+        )
         deadline = Deadline(_JOIN_S, self._clock)
         while not self._holds:
             consumer.poll(_LOOK_S)
@@ -132,8 +141,7 @@ class Turn:
 
     def _others(self) -> list[str]:
         """Who else is in the group, as `myself` told it, with its address."""
-        members = Admin(self._settings, clock=self._clock).members(self._group)
-        named = [one.removeprefix(f"{self._settings.prefix}-") for one in members]
+        named = holders(self._settings, self._group, self._clock)
         if self._consumer is None:
             return named
         return [one for one in named if not one.startswith(f"{myself()} ")]

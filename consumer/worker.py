@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from taskmill.consumer.app import AppLike
@@ -18,10 +19,12 @@ from taskmill.consumer.dispatch import Concurrency, Dispatcher
 from taskmill.consumer.engine import Engine, Parts
 from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.link import WorkerEnd
+from taskmill.consumer.membership import group_of
 from taskmill.consumer.observe import TaskMetrics, begin_at_zero
 from taskmill.consumer.pauses import Pauses
 from taskmill.consumer.protocol import Limits
 from taskmill.consumer.record import Outcome, Record
+from taskmill.consumer.scope import Scopes
 from taskmill.consumer.slots import Slot
 from taskmill.consumer.tiers import tiers_of
 from taskmill.consumer.timeouts import Timekeeper
@@ -105,6 +108,7 @@ class Worker:
         self.meter = Meter(supervisor.place.meter if supervisor else None, clock)
         self.pulse = Pulse(clock)
         app.count_into(self.meter)
+        self._scopes = Scopes(partial(group_of, settings.prefix), definitions)
         self._hooks = self._new_hooks(definitions)
         self._timekeeper = Timekeeper(clock, settings.timeout_grace_ms / 1000)
         self._attempts = self._new_attempts(definitions)
@@ -140,7 +144,8 @@ class Worker:
         self._only: Callable[[list[Outcome]], None] | None = None
 
     def _new_hooks(self, definitions: Mapping[str, TaskDefinition]) -> Hooks:
-        settings, hooks = self._app.settings, self._app.hooks.then(FailureLog())
+        settings = self._app.settings
+        hooks = self._app.hooks.then(FailureLog(), self._scopes)
         if settings.metrics_port is None:
             # Counting costs a microsecond a task: only where somebody reads it.
             return hooks
@@ -198,6 +203,7 @@ class Worker:
         self.dispatcher.start()
         self._lifespan = self._app.resources()
         self._attempts.resources = self._on_loop(self._lifespan.__aenter__())
+        self._scopes.start(self._attempts)
         for hook in self._hooks.worker_started:
             hook()
         cores = {queue: engine.core for queue, engine in self.engines.items()}

@@ -38,13 +38,34 @@ if [ "${1:-}" = --tests ]; then
     exit 0
 fi
 
+has_java() { command -v java >/dev/null || [ -x "${JAVA_HOME:-/nonexistent}/bin/java" ]; }
+
+# What the cluster demo runs besides (`system.sh --cluster`): three Kafka nodes as processes, which a
+# Docker engine or a given broker does not do, and a PostgreSQL.
+if [ "${1:-}" = --cluster ]; then
+    wanted=()
+    has_java || wanted+=(default-jre-headless)
+    if [ -z "${KAFKA_HOME:-}" ] && ! command -v mvn >/dev/null; then wanted+=(maven); fi
+    if ! command -v initdb >/dev/null &&
+        ! compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null; then
+        wanted+=(postgresql)
+    fi
+    if [ ${#wanted[@]} -eq 0 ]; then exit 0; fi
+    if may_install; then
+        install "for the cluster demo" "${wanted[@]}"
+        exit 0
+    fi
+    echo "the cluster demo needs ${wanted[*]}: sudo apt-get install ${wanted[*]}" >&2
+    exit 1
+fi
+
 if [ -n "${TASKMILL_BOOTSTRAP_SERVERS:-}${TASKMILL_TEST_BOOTSTRAP_SERVERS:-}" ]; then exit 0; fi
 if command -v docker >/dev/null && docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
     exit 0
 fi
 
 missing=()
-if ! command -v java >/dev/null && [ ! -x "${JAVA_HOME:-/nonexistent}/bin/java" ]; then
+if ! has_java; then
     missing+=(default-jre-headless)
 fi
 if [ -z "${KAFKA_HOME:-}" ] && ! command -v mvn >/dev/null; then

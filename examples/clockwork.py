@@ -31,11 +31,11 @@ def keep_time(
 ) -> str:
     """Run both, with a `scheduler` that is at work; a line that says how late they began. Raises
     TaskmillError for what is wrong."""
-    _taskmill(env, "schedules", "set", SCHEDULE, "--every", "1s", "--task", "tick", *OVERLAP)
+    start_schedule(env)
     with App("demo") as app:
         app.enqueue("tick", {}, id=DELAYED, delay="3s", declared=False)
     late = _measure(config, state_topic, Schema(schemas / "TaskState.avsc"), scheduler)
-    _taskmill(env, "schedules", "rm", SCHEDULE)
+    end_schedule(env)
     ticks = late[SCHEDULE].items()
     (delayed,) = late[DELAYED].values()
     worst = max(ms for _, ms in ticks)
@@ -45,6 +45,23 @@ def keep_time(
         f"a task delayed by 3 s began {delayed} ms late; of {len(ticks)} runs of a schedule "
         f"of every second the latest began {worst} ms late"
     )
+
+
+def start_schedule(env: Mapping[str, str]) -> None:
+    """A task every second, from now on."""
+    _taskmill(env, "schedules", "set", SCHEDULE, "--every", "1s", "--task", "tick", *OVERLAP)
+
+
+def end_schedule(env: Mapping[str, str]) -> None:
+    """No more of them."""
+    _taskmill(env, "schedules", "rm", SCHEDULE)
+
+
+def nominal_ms(id: str) -> int | None:
+    """When the run of that ID was due (UTC ms); None for other tasks."""
+    if not id.startswith(f"schedule:{SCHEDULE}@"):
+        return None
+    return _ms(datetime.fromisoformat(id.partition("@")[2]))
 
 
 def _measure(
@@ -61,8 +78,8 @@ def _measure(
             id = state["id"]
             if id == DELAYED and state["next_attempt_at"] is not None:
                 due[id] = _ms(state["next_attempt_at"])
-            elif id.startswith(f"schedule:{SCHEDULE}@"):
-                due[id] = _ms(datetime.fromisoformat(id.partition("@")[2]))
+            elif (nominal := nominal_ms(id)) is not None:
+                due[id] = nominal
             if id in due and state["status"] == "succeeded":
                 name = DELAYED if id == DELAYED else SCHEDULE
                 late[name][due[id]] = _ms(state["started_at"]) - due[id]

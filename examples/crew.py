@@ -9,9 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from confluent_kafka.admin import AdminClient
-from plain_reader import Config
-
 from taskmill.runtime.clock import SYSTEM_CLOCK, Deadline
 from taskmill.runtime.errors import TaskmillError
 
@@ -31,6 +28,8 @@ class Crew:
         self._env = dict(env)
         self._logs = logs
         self._alive: dict[int, subprocess.Popen[bytes]] = {}
+        #: Where each says what it does.
+        self._told: dict[int, Path] = {}
 
     @property
     def pids(self) -> list[int]:
@@ -41,7 +40,8 @@ class Crew:
         """Start one more; its pid."""
         role = self._words[0]
         number = len(list(self._logs.glob(f"{role}-*.log"))) + 1
-        with (self._logs / f"{role}-{number}.log").open("wb") as log:
+        told = self._logs / f"{role}-{number}.log"
+        with told.open("wb") as log:
             process = subprocess.Popen(
                 # -P: the folder that this is started from is not for imports.
                 [sys.executable, "-P", "-m", "taskmill", *self._words],
@@ -53,21 +53,18 @@ class Crew:
                 start_new_session=True,
             )
         self._alive[process.pid] = process
+        self._told[process.pid] = told
         return process.pid
 
-    def wait_joined(self, config: Config, group: str) -> None:
-        """Until each of them is a member of `group` that has partitions."""
-        admin = AdminClient(dict(config))
+    def wait_joined(self) -> None:
+        """Until each of them, workers all, has restored a partition, and so takes its records."""
+        # They are heard, not the group: librdkafka 2.16 may abort a process that describes a group
+        # whose coordinator has just moved, or is not there yet.
         deadline = Deadline(JOIN_S)
-        while True:
+        while not all(b"restored " in log.read_bytes() for log in self._told.values()):
             self.check()
-            (described,) = admin.describe_consumer_groups([group], request_timeout=10).values()
-            members = described.result().members if described.exception() is None else []
-            ready = [one for one in members if one.assignment and one.assignment.topic_partitions]
-            if len(ready) >= len(self._alive):
-                return
             if deadline.over():
-                raise TaskmillError(f"the workers have not joined group {group} in {JOIN_S:g} s")
+                raise TaskmillError(f"the workers have not shared the partitions in {JOIN_S:g} s")
             SYSTEM_CLOCK.sleep(_LOOK_S)
 
     def check(self) -> None:
@@ -81,6 +78,7 @@ class Crew:
         """SIGKILL the oldest: it gets no chance to finish anything. Its pid."""
         pid = self.pids[0]
         process = self._alive.pop(pid)
+        del self._told[pid]
         process.send_signal(signal.SIGKILL)
         process.wait()
         return pid

@@ -106,7 +106,8 @@ class Watch:
         self._stop = threading.Event()
         #: Milliseconds from enqueue to a committed end that others can read, by task ID.
         self.ended: dict[str, int] = {}
-        #: When the newest end became visible, by time.monotonic().
+        #: When each of them became visible, and the newest one, by time.monotonic().
+        self.times: list[float] = []
         self.newest = time.monotonic()
         self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._follow, name="watch", daemon=True)
@@ -130,6 +131,7 @@ class Watch:
         enqueued_ms = round(state["enqueued_at"].timestamp() * 1000)
         self.ended[state["id"]] = time.time_ns() // 1_000_000 - enqueued_ms
         self.newest = time.monotonic()
+        self.times.append(self.newest)
 
     def check(self) -> None:
         """Raises what the thread ended with, if it has."""

@@ -45,6 +45,14 @@ QUESTIONS = {
         "quartile} and {CPU more, third quartile}: no more than this says could be told from the "
         "noise."
     ),
+    "tracing": (
+        "With the API alone an attempt takes {attempt, more with the API only} and an enqueue "
+        "{enqueue, more with the API only} more than without the package. With an SDK that "
+        "samples one trace in a hundred an attempt takes {attempt, SDK, 1 % sampled}, not "
+        "{attempt, SDK, 1 % sampled|reference}, and an enqueue {enqueue, SDK, 1 % sampled}, not "
+        "{enqueue, SDK, 1 % sampled|reference}; sampled, {attempt, SDK, all sampled} and "
+        "{enqueue, SDK, all sampled}."
+    ),
     "cpu": (
         "A task costs the whole worker {the whole worker} of CPU, where it costs the loop by "
         "hand {the whole worker|reference}."
@@ -100,6 +108,13 @@ QUESTIONS = {
         "Bytes fetched for each byte of records consumed: {bytes fetched, no-op tasks, never "
         "full} where the worker is never full; {bytes fetched, tasks of 10 ms, full} with small "
         "slow tasks; {bytes fetched, tasks of 100 kB and 10 ms, full} with large ones."
+    ),
+    "brokers": (
+        "From a backlog a task takes {a task on tasks} of `tasks`, {a task on state} of `state` "
+        "and {a task on Kafka's own topics} of Kafka's own topics; alone in its batch and "
+        "transaction {a task on tasks, alone}, {a task on state, alone} and {a task on Kafka's "
+        "own topics, alone}. The broker takes {CPU of the broker} for it, with one replica; "
+        "{tasks in a transaction} share a transaction."
     ),
     "times": (
         "The first outcome comes {start to the first outcome} after the command; a drain takes "

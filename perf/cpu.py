@@ -36,7 +36,7 @@ STAGES = (
     ("protocol.py", "begin", "begin"), ("intake.py", "complete", "collect"),
     ("core.py", "collect", "collect"), ("decode.py", "", "decode"),
     ("state.py", "", "encode state"),
-    ("attempt.py", "prepare", "prepare"), ("attempt.py", "succeed", "result"),
+    ("attempt.py", "_prepare", "prepare"), ("attempt.py", "succeed", "result"),
     ("jobs.py", "", "run"), ("loop.py", "", "dispatch"), ("dispatch.py", "", "dispatch"),
     ("commit.py", "", "produce and commit"), ("hand.py", "", "produce and commit"),
     ("upkeep.py", "", "upkeep"), ("retention.py", "", "upkeep"), ("engine.py", "_told", "observe"),

@@ -15,7 +15,7 @@ DOCS = HERE.parent / "docs"
 #: Questions that docs/performance.md answers in a sentence; perf/README.md has their tables.
 TOLD = (
     "throughput", "cpu", "scaling", "concurrency", "payload", "partitions", "backlog", "table",
-    "restore", "traffic", "times", "slope",
+    "restore", "projection", "console", "traffic", "times", "slope",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import scale
 from answers import QUESTIONS, brief, figures_of, insert, load
 from measure import HERE, add_quick, bound, shown
 from plots import DOCS, TOLD, plots
@@ -34,10 +35,13 @@ def ask(question: str, results: Path, *, quick: bool = False) -> list[str]:
 
 
 def write_pages(results: Path) -> None:
-    """Bring README.md, docs/performance.md and its plots to what `results` says."""
+    """Bring README.md, docs/performance.md, its plots, and docs/scaling-guide.md to what `results`
+    says."""
     readme, page = HERE / "README.md", DOCS / "performance.md"
     readme.write_text(insert(readme.read_text(), results))
     page.write_text(insert(page.read_text(), results, TOLD, brief))
+    guide = DOCS / "scaling-guide.md"
+    guide.write_text(scale.insert(guide.read_text(), results))
     folder = DOCS / "performance"
     folder.mkdir(exist_ok=True)
     for name, svg in plots(results).items():

@@ -128,7 +128,8 @@ class Arguments:
         details = error.errors(include_url=False, include_input=False)
         message = self._describe(details[0])
         if len(details) > 1:
-            message += f" (and {len(details) - 1} more)"
+            more = "error" if len(details) == 2 else "errors"
+            message += f" (and {len(details) - 1} more {more})"
         return InvalidArguments(f"task {self._task!r}: {message}".replace("\n", " "))
 
     def _describe(self, detail: ErrorDetails) -> str:

@@ -42,6 +42,10 @@ class Bulk(Generic[T]):
         #: Queues whose topic turned out to be another than described.
         self.stale: set[str] = set()
 
+    @property
+    def count(self) -> int:
+        return len(self._calls)
+
     def send(
         self, client: ProducerClient, refusals: Refusals, timeout_s: float, clock: Clock
     ) -> list[Handle[T]]:

@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from taskmill.producer.tracing import created, sibling
 from taskmill.runtime.errors import ConfigError, InvalidResult, PayloadTooLarge
+from taskmill.runtime.tracing import Headers, tracing
 from taskmill.schemas.models import Task
 
 if TYPE_CHECKING:  # a definition looks for parameters that take a Context
@@ -39,6 +41,7 @@ class Context:
         "_is_over",
         "_keep",
         "_saved",
+        "_topic",
         "attempt",
         "children",
         "deadline",
@@ -69,14 +72,16 @@ class Context:
         saved: bytes | None = None,
         keep: Callable[[bytes], None] | None = None,
         encode: Encode | None = None,
+        topic: str = "",
     ) -> None:
         """`saved`: what an earlier attempt kept; `keep` and `encode`: what `save` and `enqueue`
-        hand on to, where there is somebody to take it."""
+        hand on to, where there is somebody to take it; `topic`: where the task came from."""
+        self._topic = topic
         self._saved = saved
         self._keep = keep
         self._encode = encode
-        #: What `enqueue` was given, as queue, key, value and name of each.
-        self.children: list[tuple[str, bytes, bytes, str]] = []
+        #: What `enqueue` was given, as queue, key, value, name and headers of each.
+        self.children: list[tuple[str, bytes, bytes, str, Headers]] = []
         self.id = id
         self.name = name
         self.queue = queue
@@ -92,10 +97,11 @@ class Context:
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """A logger named `taskmill.task.<name>`; records carry task_id, queue and attempt."""
+        """A logger named `taskmill.task.<name>`; records carry task_id, task, queue, attempt."""
+        told = {"task_id": self.id, "task": self.name}
         return logging.LoggerAdapter(
             logging.getLogger(f"taskmill.task.{self.name}"),
-            {"task_id": self.id, "queue": self.queue, "attempt": self.attempt},
+            {**told, "queue": self.queue, "attempt": self.attempt},
         )
 
     @property
@@ -160,7 +166,11 @@ class Context:
             raise ConfigError("ctx.enqueue needs the Context that a worker gave")
         for given in calls:
             call, _, value = self._encode(given, self.id)
-            self.children.append((call.queue, call.key, value, call.name))
+            headers: Headers = []
+            if tracing() is not None:
+                topic = sibling(self._topic, self.queue, call.queue)
+                headers = created(call.id, call.name, call.queue, topic)
+            self.children.append((call.queue, call.key, value, call.name, headers))
 
     def __repr__(self) -> str:
         return (

@@ -1,4 +1,4 @@
-"""What an App has enqueued, counted: in this process's meter, or its worker's."""
+"""What an App, or a console, has enqueued, counted: in this process's meter, or its worker's."""
 
 from __future__ import annotations
 
@@ -32,6 +32,10 @@ class EnqueuedCount:
     def accepted(self, call: TaskCall[object]) -> None:
         """The broker has acknowledged it."""
         self._mine().add(_NAME, call.queue, call.name)
+
+    def run(self, queue: str, name: str) -> None:
+        """It has acknowledged a task that no call made: a schedule's."""
+        self._mine().add(_NAME, queue, name)
 
     def all_accepted(self, calls: Iterable[TaskCall[object]]) -> None:
         """It has acknowledged all of them."""

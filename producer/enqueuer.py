@@ -21,11 +21,14 @@ from taskmill.producer.middleware import Hooks
 from taskmill.producer.options import is_past
 from taskmill.producer.refusal import STALE, Refusals
 from taskmill.producer.routes import Route, Routes
+from taskmill.producer.tracing import Sending, sending
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import EnqueueError, TaskmillError, Unreachable
 from taskmill.runtime.kafka import bootstrap_servers
 from taskmill.runtime.partition import partition_for
+from taskmill.runtime.topics import Topics
+from taskmill.runtime.tracing import sending_tracing
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.json_form import iso
 from taskmill.schemas.models import Task
@@ -54,6 +57,7 @@ class Enqueuer:
         self._hooks = hooks
         self._ways = ways
         self._clock = clock
+        self._prefix = settings.prefix
         self._timeout_s = settings.enqueue_timeout_s
         self._encode = TaskEncoder(codec, settings.max_task_bytes, hooks, clock).encode
         self._refusals = Refusals(bootstrap_servers(settings), self._timeout_s)
@@ -71,9 +75,15 @@ class Enqueuer:
 
         Raises InvalidInput (nothing was sent), Unreachable at the deadline, ClosedError.
         """
-        call, task, value = self._encode(call)
+        if (found := sending_tracing()) is None:
+            return self._enqueue(call)
+        with sending(found, self._topic(call.queue), call) as trace:
+            return self._enqueue(call, trace)
+
+    def _enqueue(self, given: TaskCall[T], trace: Sending | None = None) -> Handle[T]:
+        call, task, value = self._encode(given)
         deadline = Deadline(self._timeout_s, self._clock)
-        route = self._route(call.queue, deadline)
+        route = _traced(self._route(call.queue, deadline), call, given, trace)
         delivery = Delivery()
         self._hand_over(route, call, value, delivery, deadline)
         if not delivery.wait(deadline.left()):
@@ -82,7 +92,13 @@ class Enqueuer:
 
     async def aenqueue(self, call: TaskCall[T]) -> Handle[T]:
         """As `enqueue`, without blocking the event loop."""
-        call, task, value = self._encode(call)
+        if (found := sending_tracing()) is None:
+            return await self._aenqueue(call)
+        with sending(found, self._topic(call.queue), call) as trace:
+            return await self._aenqueue(call, trace)
+
+    async def _aenqueue(self, given: TaskCall[T], trace: Sending | None = None) -> Handle[T]:
+        call, task, value = self._encode(given)
         deadline = Deadline(self._timeout_s, self._clock)
         route = self._routes.known(call.queue)
         if route is None:
@@ -92,6 +108,7 @@ class Enqueuer:
                     route = await asyncio.to_thread(self._route, call.queue, deadline)
             except TimeoutError:
                 raise self._refusals.unreachable() from None
+        route = _traced(route, call, given, trace)
         delivery = AsyncDelivery()
         try:
             async with asyncio.timeout(deadline.left()):
@@ -125,7 +142,7 @@ class Enqueuer:
         routes = {queue: self._route(queue, deadline) for queue in {c.queue for c in listed}}
         bulk = Bulk(listed, values, routes, self._ways)
         try:
-            handles = bulk.send(self._client, self._refusals, self._timeout_s, self._clock)
+            handles = self._send(bulk, routes)
         except EnqueueError as error:
             self._count.all_accepted(listed[place] for place in error.handles)
             raise
@@ -141,9 +158,21 @@ class Enqueuer:
                 hook(task, handle)
         return handles
 
+    def _send(self, bulk: Bulk[T], routes: dict[str, Route]) -> list[Handle[T]]:
+        given = self._client, self._refusals, self._timeout_s, self._clock
+        if (found := sending_tracing()) is None or not routes:
+            return bulk.send(*given)
+        where = ", ".join(route.topic for route in routes.values())
+        with sending(found, where, None, bulk.count) as trace:
+            routes.update({queue: trace.on(route) for queue, route in routes.items()})
+            return bulk.send(*given)
+
     def close(self) -> None:
         """Deliver what is on its way, for some seconds at the most, and end."""
         self._client.close()
+
+    def _topic(self, queue: str) -> str:
+        return Topics(self._prefix, queue).tasks
 
     def _route(self, queue: str, deadline: Deadline) -> Route:
         try:
@@ -192,7 +221,9 @@ class Enqueuer:
         self._count.accepted(call)
         self._refusals.trouble = ""
         if is_past(call, task.enqueued_at):
-            logger.warning("task %s: %s is past, it runs at once", call.id, iso(call.start.at_ms))
+            about = {"task_id": call.id, "task": call.name, "queue": call.queue}
+            past = iso(call.start.at_ms)
+            logger.warning("task %s: %s is past, it runs at once", call.id, past, extra=about)
         since = own_since(delivery.appended_at) if call.is_generated else None
         handle: Handle[T] = Handle(call.id, call.queue, self._ways, call.definition, since)
         for hook in self._hooks().after_enqueue:
@@ -205,3 +236,14 @@ class Enqueuer:
         if error.code() in STALE:
             self._routes.forget(call.queue)
         return self._refusals.of(error, call.id, route.topic, len(value))
+
+
+def _traced(
+    route: Route, call: TaskCall[Any], given: TaskCall[Any], trace: Sending | None
+) -> Route:
+    """`route` for `call`, which was `given` before the hooks, with what is carried of its trace."""
+    if trace is None:
+        return route
+    if call.id != given.id:
+        trace.names(call.id)
+    return trace.on(route)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, Unpack
 
@@ -26,6 +26,14 @@ class Sender(Protocol):
     def enqueue(self, call: TaskCall[T]) -> Handle[T]: ...
 
     async def aenqueue(self, call: TaskCall[T]) -> Handle[T]: ...
+
+
+class WayIn(Sender, Protocol):
+    """How all that an App enqueues gets in: straight to Kafka, or by a console."""
+
+    def enqueue_many(self, calls: Iterable[TaskCall[T]]) -> list[Handle[T]]: ...
+
+    def close(self) -> None: ...
 
 
 class TaskFunction(TaskDefinition, Generic[Call, Returned, Args, Result]):

@@ -104,7 +104,8 @@ class Handle(Generic[R_co]):
         """Ask that the task be cancelled; returns once that is acknowledged, not once it has ended.
 
         What has not begun is not run, a handler that runs is told to end, a next attempt is not
-        made (docs/cancel.md). A task that has ended stays as it is. `name`: the task's, for its
+        made (docs/cancel.md). A task that has ended stays as it is; an ID that is not known ends as
+        cancelled, and what comes under it later is not run. `name`: the task's, for its
         state, where this handle is `app.handle`'s; `actor`: who asks. Raises Unreachable,
         ClosedError, and InvalidInput where there is no such queue.
         """

@@ -10,7 +10,7 @@ from __future__ import annotations
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from taskmill.producer.watch import StateWatch
-from taskmill.runtime.kafka import is_fatal
+from taskmill.runtime.kafka import is_fatal, taken
 
 Place = tuple[str, int]
 
@@ -95,9 +95,7 @@ class Tail:
 
     def poll(self, timeout_s: float) -> int:
         """Take what has come, waiting for the first; returns how many records that were."""
-        messages = self._consumer.consume(1, timeout_s)
-        if messages:
-            messages += self._consumer.consume(_BATCH, 0)
+        messages = taken(self._consumer, _BATCH, timeout_s)
         for message in messages:
             error = message.error()
             if error is None:

@@ -29,7 +29,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import StoreDamaged, Unreachable
-from taskmill.runtime.kafka import OncePerMinute, bootstrap_servers, client_config
+from taskmill.runtime.kafka import OncePerMinute, bootstrap_servers, client_config, taken
 from taskmill.runtime.store import Put, Store
 
 logger = logging.getLogger("taskmill.changelog")
@@ -271,11 +271,7 @@ class Changelog:
 
     def _take(self, where: TopicPartition) -> tuple[list[Change], int]:
         """What there is, up to a batch, and the offset that comes next; waits a moment for it."""
-        consume = self._consumer.consume
-        messages = consume(1, _LOOK_S)
-        if messages:
-            # consume() waits until it has all, or the time is over: so first one, then the rest.
-            messages += consume(_BATCH - 1, 0)
+        messages = taken(self._consumer, _BATCH, _LOOK_S)
         changes: list[Change] = []
         # It has passed all that was handed out, and markers and aborted records behind that.
         position = self._consumer.position([where])[0].offset

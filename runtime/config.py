@@ -94,6 +94,11 @@ class Settings(BaseSettings):
         description="How workers share partitions: KIP-848 (consumer), classic, or the better "
         "one for the broker at hand.",
     )
+    oldest_worker: Literal["0.1", "0.2"] | None = Field(
+        default=None,
+        description="Version of workers that still run beside these, while one upgrades: what they "
+        "have to read is written as they read it (docs/upgrade.md). Unset: there are none.",
+    )
     crash_loop_limit: Annotated[int, Field(ge=2)] = Field(
         default=3,
         description="A task in flight at so many sudden ends of its worker is dead-lettered. One "
@@ -138,15 +143,25 @@ class Settings(BaseSettings):
     )
     api_url: str | None = Field(
         default=None,
-        description="A console's address: commands and handles ask it, not Kafka.",
+        description="A console's address: commands and handles ask it, not Kafka. Where "
+        "bootstrap_servers is unset, tasks are enqueued by it, too.",
     )
     api_token: str | None = Field(default=None, description="The token for api_url.")
     log_level: str = Field(default="INFO", description="DEBUG, INFO, WARNING or ERROR.")
+    log_format: str = Field(
+        default="text",
+        description="text; json: an object a line, with the task and the trace it is about.",
+    )
     kafka: dict[str, str] = Field(
         default_factory=dict,
         description="Any librdkafka setting: TASKMILL_KAFKA__SECURITY_PROTOCOL=SSL sets "
         "security.protocol.",
     )
+
+    @property
+    def is_by_console(self) -> bool:
+        """Whether tasks are enqueued by a console: one is named, and no Kafka is."""
+        return self.api_url is not None and self.bootstrap_servers is None
 
     @field_validator("kafka", mode="before")
     @classmethod
@@ -215,7 +230,8 @@ class Settings(BaseSettings):
     @classmethod
     def _http(cls, value: str | None) -> str | None:
         if value is not None and not value.startswith(("http://", "https://")):
-            raise ValueError("begins with http:// or https://")
+            shown = "" if "@" in value else f"{value!r:.60}: "
+            raise ValueError(f"{shown}an address begins with http:// or https://")
         return value
 
     @field_validator("tasks_retention_ms")
@@ -235,6 +251,13 @@ class Settings(BaseSettings):
         if value.upper() not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
             raise ValueError("one of DEBUG, INFO, WARNING, ERROR")
         return value.upper()
+
+    @field_validator("log_format")
+    @classmethod
+    def _format(cls, value: str) -> str:
+        if value.lower() not in {"text", "json"}:
+            raise ValueError("text or json")
+        return value.lower()
 
     @classmethod
     def settings_customise_sources(

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import Settings
@@ -94,6 +94,17 @@ def is_fatal(error: KafkaError) -> bool:
     return error.fatal() or error.code() == KafkaError._FATAL
 
 
+def taken(consumer: Consumer, most: int, wait_s: float) -> list[Message]:
+    """What there is, up to `most`; the first of it is waited for. Raises KafkaException.
+
+    `consume(n, t)` waits until it has all n, or for all of t: so first one, then the rest.
+    """
+    messages = consumer.consume(1, wait_s)
+    if messages:
+        messages += consumer.consume(most - 1, 0)
+    return messages
+
+
 def resume_at(consumer: Consumer, topic: str, p: int, offset: int) -> bool:
     """Resume a partition at `offset`; False where librdkafka is not ready for it: once more, then.
 
@@ -109,6 +120,25 @@ def resume_at(consumer: Consumer, topic: str, p: int, offset: int) -> bool:
             raise
         return False
     return True
+
+
+RebalanceCallback = Callable[[Consumer, list[TopicPartition]], None]
+
+
+def as_raised(callback: RebalanceCallback) -> RebalanceCallback:
+    """`callback` for a consumer's `subscribe`, which hands on what it raises as it was raised.
+
+    Else, before Python 3.12, what confluent-kafka 2.16 raised in the callback comes out of
+    `consume` half made: of the type KafkaError, which is no exception and which no `except` names.
+    """
+
+    def call(consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        try:
+            callback(consumer, partitions)
+        except Exception:
+            raise  # to be caught once makes it whole
+
+    return call
 
 
 class OncePerMinute:

@@ -17,6 +17,7 @@ UNKNOWN = "(unknown)"
 OTHER = "(other)"
 
 APP, WORKER, SUPERVISOR, SCHEDULER = "App", "worker", "supervisor", "scheduler"
+CONSOLE = "console"
 
 
 class Metric(NamedTuple):
@@ -33,9 +34,9 @@ class Metric(NamedTuple):
 
 _TASK = ("queue", "task")
 _ROWS = (
-    Metric("taskmill_tasks_enqueued_total", "counter", _TASK, (APP, WORKER, SCHEDULER),
-           "Tasks that the broker acknowledged: an App's, those that handlers enqueue with their "
-           "outcome, and runs of schedules."),
+    Metric("taskmill_tasks_enqueued_total", "counter", _TASK, (APP, WORKER, SCHEDULER, CONSOLE),
+           "Tasks that the broker acknowledged: an App's, a console's, those that handlers enqueue "
+           "with their outcome, and runs of schedules."),
     Metric("taskmill_tasks_finished_total", "counter", (*_TASK, "outcome"), (WORKER,),
            "Outcomes committed: succeeded, retrying, dead, cancelled, expired."),
     Metric("taskmill_task_duration_seconds", "histogram", _TASK, (WORKER,),

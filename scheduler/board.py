@@ -14,6 +14,7 @@ from taskmill.consumer.compacted import Latest, latest
 from taskmill.producer.client import ProducerClient, Report
 from taskmill.producer.refusal import Refusals
 from taskmill.producer.routes import Routes
+from taskmill.producer.tracing import created
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import InvalidInput, PayloadTooLarge, TaskmillError, Unreachable
@@ -138,12 +139,13 @@ class Board:
     def enqueue(self, queue: str, tasks: Sequence[Task]) -> None:
         """Put tasks on a queue, acknowledged."""
         route = self._routes.get(queue, Deadline(self._timeout_s, self._clock))
-        records = []
+        records: list[_Record] = []
         for task in tasks:
             key, value = task.id.encode(), self._codec.encode_task(task)
             self._check_size(f"task {task.id!r:.80}", value)
             p = partition_for(key, route.partitions)
-            records.append((route.topic, key, value, p, route.headers[p]))
+            trace = created(task.id, task.name, queue, route.topic)
+            records.append((route.topic, key, value, p, [*route.headers[p], *trace]))
         self._deliver(records)
 
     def _put(self, values: dict[str, bytes | None]) -> None:

@@ -367,7 +367,8 @@ class Delayed(Member):
         route = self._routes.get(self._queue(topic), Deadline(ROUTE_S, self._clock))
         headers, value = unpack(packed)
         kept = [one for one in headers if one[0] != PARTITION_HEADER]
-        task = to_tasks(route, DelayedKey.unpack(key).id, value, kept)
+        older = self._settings.oldest_worker is not None
+        task = to_tasks(route, DelayedKey.unpack(key).id, value, kept, older=older)
         return [task, {"topic": topic, "partition": p, "key": key}]
 
     def _queue(self, topic: str) -> str:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.errors import TaskmillError
 from taskmill.runtime.meter import Meter
-from taskmill.scheduler.firing import Fired, Firing
+from taskmill.scheduler.firing import Fired, Firing, with_traces
 from taskmill.scheduler.last_runs import LastRuns
 from taskmill.scheduler.owned import Entry, Owned
 from taskmill.scheduler.policy import GRACE_MS, Look, delay_ms
@@ -71,6 +71,7 @@ class Due:
             if len(batch.messages) >= PER_TRANSACTION or size >= BYTES:
                 owned.wake(entry, now)
             elif (one := self._look(owned, entry, now)) is not None:
+                one = with_traces(one)
                 batch.fired.append(one)
                 batch.messages.extend(one.messages)
                 size += sum(len(message["value"]) for message in one.messages)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from taskmill.producer.routes import Routes
+from taskmill.producer.tracing import created
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topic_table import schedule_state_topic
+from taskmill.runtime.tracing import Headers, live_tracing
 from taskmill.scheduler.owned import Entry
 from taskmill.scheduler.policy import Look
 from taskmill.scheduler.schedule import SCHEDULE_HEADER, TIME_HEADER, task_id, time_text
@@ -98,3 +100,20 @@ class Firing:
 
     def _state(self, key: bytes, value: bytes | None, p: int) -> dict[str, Any]:
         return {"topic": self._state_topic, "key": key, "value": value, "partition": p}
+
+
+def with_traces(fired: Fired) -> Fired:
+    """`fired` as it is to be written now: each run begins a trace of its own. What is made ahead of
+    its time has none yet, since not all of it is used."""
+    if live_tracing() is None:
+        return fired
+    schedule = fired.entry.schedule
+    runs = fired.messages[: len(fired.seen.fire)]
+    traced = [{**one, "headers": [*one["headers"], *_trace(schedule, one)]} for one in runs]
+    return fired._replace(messages=[*traced, *fired.messages[len(runs) :]])
+
+
+def _trace(schedule: Schedule, message: dict[str, Any]) -> Headers:
+    id = message["key"].decode()
+    about = {"schedule": schedule.id}
+    return created(id, schedule.task, schedule.queue, message["topic"], **about)

@@ -20,10 +20,11 @@ from taskmill.producer.routes import Route, Routes
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import client_config, is_fatal
+from taskmill.runtime.kafka import as_raised, client_config, is_fatal, taken
 from taskmill.runtime.partition import partition_for
 from taskmill.runtime.topics import partition_count
 from taskmill.scheduler.broker_time import BrokerTime
+from taskmill.scheduler.older import for_older
 
 logger = logging.getLogger("taskmill.scheduler")
 
@@ -135,9 +136,9 @@ class Member(ABC):
         if self._subscribed:
             consumer.subscribe(
                 sorted(self._subscribed),
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
+                on_assign=as_raised(self._on_assign),
+                on_revoke=as_raised(self._on_revoke),
+                on_lost=as_raised(self._on_revoke),
             )
         else:
             consumer.unsubscribe()
@@ -159,12 +160,8 @@ class Member(ABC):
 
     def _consume(self, consumer: Consumer) -> list[Message]:
         """What there is, or what comes until something is to be passed on."""
-        # consume(n) waits for all n; one first, then what else is there, has no such wait.
-        messages = consumer.consume(1, self._idle_s())
-        if messages:
-            messages += consumer.consume(BATCH - 1, 0)
         good = []
-        for message in messages:
+        for message in taken(consumer, BATCH, self._idle_s()):
             error = message.error()
             if error is None:
                 good.append(message)
@@ -311,8 +308,13 @@ def to_tasks(
     key: bytes | None,
     value: bytes | None,
     headers: list[tuple[str, bytes | None]],
+    *,
+    older: bool = False,
 ) -> dict[str, Any]:
-    """The arguments of `produce` that put a record on `tasks`, where its key belongs."""
+    """The arguments of `produce` that put a record on `tasks`, where its key belongs; in a form
+    that `older` workers understand too."""
+    if older:
+        value, headers = for_older(value, headers)
     p = partition_for(key or b"", route.partitions)
     return {
         "topic": route.topic,

@@ -152,9 +152,10 @@ class Retries(Member):
         queue = _queue(topic, self._settings.prefix)
         route = self._routes.get(queue, Deadline(ROUTE_S, self._clock))
         # By the broker's clock it is due then: whoever passes it on too early gets it back.
+        older = self._settings.oldest_worker is not None
         return [
-            to_tasks(route, key, value, [*headers, (NOT_BEFORE, b"%d" % due_at)])
-            for _, due_at, _, (key, value, headers) in due
+            to_tasks(route, key, value, [*hs, (NOT_BEFORE, b"%d" % due_at)], older=older)
+            for _, due_at, _, (key, value, hs) in due
         ]
 
 

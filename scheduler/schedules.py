@@ -25,8 +25,8 @@ from taskmill.producer.routes import Routes
 from taskmill.runtime.changelog import Change, Changelog, Stopped
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
-from taskmill.runtime.errors import TaskmillError
-from taskmill.runtime.kafka import is_fatal
+from taskmill.runtime.errors import TaskmillError, Unreachable
+from taskmill.runtime.kafka import as_raised, is_fatal, taken
 from taskmill.runtime.meter import Meter
 from taskmill.runtime.store import MemoryStore, Put
 from taskmill.runtime.topic_table import schedule_state_topic, schedules_topic
@@ -140,15 +140,19 @@ class Schedules:
     def _serve(self) -> None:
         self.moved()
         ensure_schedules(self._settings, clock=self._clock)
-        self._count = partition_count(self._settings, self._topic, clock=self._clock) or 0
+        count = partition_count(self._settings, self._topic, clock=self._clock)
+        if not count:
+            # Where there are several brokers, another one may not know of it yet.
+            raise Unreachable(f"topic {self._topic} was made and is not there yet")
+        self._count = count
         self._changelog = Changelog(self._settings, self._clock)
         consumer = Consumer(member_config(self._settings, "schedules", self._topic, self._clock))
         try:
             consumer.subscribe(
                 [self._topic],
-                on_assign=self._on_assign,
-                on_revoke=self._on_revoke,
-                on_lost=self._on_revoke,
+                on_assign=as_raised(self._on_assign),
+                on_revoke=as_raised(self._on_revoke),
+                on_lost=as_raised(self._on_revoke),
             )
             while not self._stopping.is_set():
                 self.moved()
@@ -207,9 +211,7 @@ class Schedules:
     # ---- the loop -------------------------------------------------------------------------------
 
     def _poll(self, consumer: Consumer) -> None:
-        messages = consumer.consume(1, self._idle_s())
-        if messages:
-            messages += consumer.consume(BATCH - 1, 0)
+        messages = taken(consumer, BATCH, self._idle_s())
         now = self._clock.now_ms()
         for message in messages:
             error = message.error()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack
 
 from taskmill.producer.context import Encode
 from taskmill.producer.control import ControlSender, Ways
@@ -16,6 +16,7 @@ from taskmill.producer.declare import Declare
 from taskmill.producer.definition import DEFAULT_QUEUE, TaskCall, TaskDefinition
 from taskmill.producer.encoding import TaskEncoder
 from taskmill.producer.enqueuer import Enqueuer
+from taskmill.producer.function import WayIn
 from taskmill.producer.handle import Handle, foreign_since
 from taskmill.producer.lifespan import Lifespan, LifespanFunction, as_lifespan, no_lifespan
 from taskmill.producer.middleware import Hooks, Middleware, as_middleware
@@ -30,6 +31,7 @@ from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.config import NAME, Settings, check_queue, load_settings
 from taskmill.runtime.errors import ConfigError
 from taskmill.schemas.codec import CODEC, Codec, check_id
+from taskmill.schemas.older import FirstStates
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
@@ -50,6 +52,8 @@ class _Parts:
         self.clock = clock
         self.hooks = Hooks()
         self.enqueued = EnqueuedCount()
+        #: In a worker, which has a Kafka, whether or not a setting names it.
+        self.is_at_work = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -62,7 +66,10 @@ class _Parts:
     @cached_property
     def codec(self) -> Codec:
         url = self.settings.schema_registry_url
-        return Codec(url) if url else CODEC
+        if url:
+            # With the registry's help every version reads every other.
+            return Codec(url)
+        return FirstStates() if self.settings.oldest_worker == "0.1" else CODEC
 
     @cached_property
     def encoder(self) -> TaskEncoder:
@@ -84,16 +91,31 @@ class _Parts:
 
     def sender(self, name: str) -> Orders:
         settings = self.settings
+        by_kafka: Callable[[], Orders]
         by_kafka = partial(ControlSender, settings, name, self.codec, self.clock)
         if settings.api_url is None:
             return by_kafka()
+        if settings.is_by_console and not self.is_at_work:
+            by_kafka = partial(_refuse, "reschedule")
         from taskmill.console.client.handles import ConsoleOrders
 
         return ConsoleOrders(settings.api_url, settings.api_token, by_kafka, self.clock)
 
-    def enqueuer(self, name: str, ways: Ways) -> Enqueuer:
-        hooks, clock = (lambda: self.hooks), self.clock
-        return Enqueuer(self.settings, name, self.codec, hooks, ways, clock, self.enqueued)
+    def enqueuer(self, name: str, ways: Ways) -> WayIn:
+        settings, hooks, clock = self.settings, (lambda: self.hooks), self.clock
+        if settings.is_by_console and not self.is_at_work:
+            from taskmill.console.client.enqueuer import ConsoleEnqueuer
+
+            return ConsoleEnqueuer(settings, hooks, ways, clock)
+        return Enqueuer(settings, name, self.codec, hooks, ways, clock, self.enqueued)
+
+
+def _refuse(what: str) -> NoReturn:
+    """For what a console has no route for: a Kafka that nobody named may be another one's."""
+    raise ConfigError(
+        f"{what} goes by Kafka, not by a console: set TASKMILL_BOOTSTRAP_SERVERS to the Kafka of "
+        "that console"
+    )
 
 
 class App:
@@ -174,8 +196,9 @@ class App:
         return Page(self._parts.enqueued.read)
 
     def count_into(self, meter: Meter) -> None:
-        """Have what is enqueued counted in a worker's meter."""
+        """Have what is enqueued counted in a worker's meter, and sent to the worker's Kafka."""
         self._parts.enqueued.use(meter)
+        self._parts.is_at_work = True
 
     def lifespan(self, fn: F) -> F:
         """Declare what is set up once a process, before its tasks: a function that yields once.
@@ -297,7 +320,7 @@ class App:
 
     @contextmanager
     def replaced(
-        self, enqueuer: Enqueuer, reader: StateReader, sender: ControlSender
+        self, enqueuer: WayIn, reader: StateReader, sender: ControlSender
     ) -> Iterator[None]:
         """Meanwhile all that goes to Kafka, or is read from there, goes by these: for a harness."""
         with (

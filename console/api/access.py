@@ -26,6 +26,8 @@ class TokenLike(Protocol):
     @property
     def id(self) -> str: ...
     @property
+    def name(self) -> str: ...
+    @property
     def scopes(self) -> frozenset[str]: ...
     @property
     def queues(self) -> frozenset[str] | None: ...
@@ -55,8 +57,9 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """As what it does is noted: the token's ID."""
-        return f"token {self.token.id}"
+        """As what it does is noted: whose the token is, where that was said, and its ID."""
+        id, whose = self.token.id, self.token.name
+        return f"{whose} (token {id})" if whose else f"token {id}"
 
     def sees(self, queue: str | None) -> bool:
         """Whether the token holds for that queue; what is of no queue is for all alone."""

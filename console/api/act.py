@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskmill.console.api.access import caller_of
+from taskmill.console.api.asked import CancelOf
 from taskmill.console.api.asked import OneTask as Asking
 from taskmill.console.api.look import Look
 from taskmill.console.api.models import Asked, RunAgain
@@ -22,7 +23,7 @@ from taskmill.console.store.rows import LetterFilter, TaskRow
 from taskmill.consumer.letters import Letters
 from taskmill.consumer.replay_order import Order
 from taskmill.consumer.replayed import Place
-from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.errors import InvalidInput, TaskmillError
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.states import is_terminal
 
@@ -39,22 +40,32 @@ class Act:
         self._replays = replays
 
     async def cancel(
-        self, request: Request, id: str, asked: Annotated[Asking, Query()]
+        self, request: Request, id: str, asked: Annotated[CancelOf, Query()]
     ) -> Response:
         """Have a task end, wherever it stands.
 
-        Answered once Kafka has acknowledged it; what becomes of it, the task says.
+        Answered once Kafka has acknowledged it; what becomes of it, the task says. `unseen`: an ID
+        that is not known (404 otherwise) ends as cancelled, and what comes under it is not run.
         """
-        row, _ = await self._look.find(request, id, asked.queue)
-        if is_terminal(row.status):
+        queue, row = asked.queue, None
+        try:
+            row, _ = await self._look.find(request, id, queue)
+        except Refused as refusal:
+            if refusal.kind != "not-found" or not asked.unseen:
+                raise
+        if row is not None and is_terminal(row.status):
             raise Refused("conflict", f"task {id!r:.530} is {row.status} already")
         self._services.brokers.check()
+        name = None if row is None else row.name or None
         try:
             actor = caller_of(request).name
-            await self._services.control.acancel(row.queue, row.id, row.name or None, actor)
+            await self._services.control.acancel(queue, id, name, actor)
+        except InvalidInput as error:
+            # There is no such queue, where the store knows of nothing in it.
+            raise Refused("not-found", str(error)) from None
         except TaskmillError as error:
             raise of_error(error) from None
-        return answer(Asked(id=row.id, queue=row.queue, status=row.status), 202)
+        return answer(Asked(id=id, queue=queue, status=None if row is None else row.status), 202)
 
     async def run(self, request: Request, id: str, asked: Annotated[Asking, Query()]) -> Response:
         """Run a finished task again: same ID and arguments, a new generation.

@@ -31,6 +31,15 @@ class OneTask(Asked):
     queue: QueueName = "default"
 
 
+class CancelOf(OneTask):
+    """… and whether it need not be known."""
+
+    unseen: Annotated[
+        bool,
+        Field(description="Of an ID that is not known, too: what comes under it later is not run."),
+    ] = False
+
+
 class ResultOf(OneTask):
     """… and how long to wait for its end."""
 

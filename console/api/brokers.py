@@ -102,7 +102,12 @@ class BrokerWatch:
     def _main(self) -> None:
         again = False
         while not self._ending.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception as error:
+                # It must not end the thread: Kafka would seem as it was, for ever.
+                logger.exception("asking Kafka how it is")
+                self._client, self._trouble = None, repr(error)
             with self._looked:
                 self._looks += 1
                 self._looked.notify_all()

@@ -85,6 +85,7 @@ class Calendar:
         task, schedule = await self._do(
             partial(_trigger, id, caller_of(request), self._services.clock.now_ms())
         )
+        self._services.counted.run(schedule.queue, schedule.task)
         told = Triggered(id=task, schedule=id, name=schedule.task, queue=schedule.queue)
         return answer(told, 202)
 

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskmill.console.api.problems import Refused
 from taskmill.console.api.tally import count
+from taskmill.console.api.trace import trace_of
 from taskmill.producer.ids import new_id
 from taskmill.runtime.clock import Clock
 
@@ -104,7 +105,8 @@ class Edge:
             if refusal is not None:
                 await refusal.response(id)(scope, receive, sending)
             else:
-                await self._app(scope, self._limited(receive), sending)
+                with trace_of(headers):
+                    await self._app(scope, self._limited(receive), sending)
         finally:
             request_id.reset(token)
             took_s = self._clock.monotonic() - began

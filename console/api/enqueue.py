@@ -46,7 +46,7 @@ class Enqueue:
         services = self._services
         services.brokers.check()
         if task.queue not in services.brokers.queues:
-            await services.act(services.brokers.check_queue, task.queue)
+            await services.send(services.brokers.check_queue, task.queue)
         known = False
         if task.id is not None:
             known = task.id in await self._known(task.queue, [task.id])
@@ -88,7 +88,7 @@ class Enqueue:
             try:
                 caller.check_queue(queue)
                 if queue not in brokers.queues:
-                    await self._services.act(brokers.check_queue, queue)
+                    await self._services.send(brokers.check_queue, queue)
             except Refused as error:
                 if error.kind == "unavailable":
                     raise
@@ -137,7 +137,7 @@ class Enqueue:
             return {}
         places = list(calls)
         try:
-            await self._services.act(self._services.enqueuer.enqueue_many, list(calls.values()))
+            await self._services.send(self._services.enqueuer.enqueue_many, list(calls.values()))
         except EnqueueError as error:
             return {places[at]: of_error(one, "args") for at, one in error.failed.items()}
         except TaskmillError as error:

@@ -12,6 +12,7 @@ from taskmill.console.api.problems import Refused
 from taskmill.console.api.reads import Reads
 from taskmill.console.store.rows import TaskRow
 from taskmill.runtime.clock import Clock
+from taskmill.runtime.errors import TaskmillError
 
 logger = logging.getLogger("taskmill.console")
 
@@ -102,14 +103,16 @@ class Feed:
             while self._listeners or self._waiting:
                 try:
                     more = await self._look()
-                except Refused as error:
+                except (Refused, TaskmillError) as error:
                     logger.warning("no changes for those who wait: %s", error)
+                    await asyncio.sleep(_AGAIN_S)
+                except Exception:
+                    # Those who listen would wait for ever.
+                    logger.exception("the feed of changes failed, and goes on")
                     await asyncio.sleep(_AGAIN_S)
                 else:
                     # A full page has more behind it.
                     await asyncio.sleep(0 if more else _LOOK_S)
-        except Exception:
-            logger.exception("the feed of changes ended")
         finally:
             self.position = None
             self._placed.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import re
 from functools import partial
 from typing import Annotated, Any
 
@@ -31,7 +30,7 @@ from taskmill.console.api.problems import Refused, field, of_error
 from taskmill.console.api.replays import Ordered, Replays, Running
 from taskmill.console.api.routes import BASE, answer
 from taskmill.console.api.services import Services
-from taskmill.console.api.words import moment_ms, seconds
+from taskmill.console.api.words import Expression, moment_ms, seconds
 from taskmill.console.store.rows import LetterCursor, LetterFilter, LetterRow
 from taskmill.console.store.rows import LetterGroup as GroupRow
 from taskmill.consumer.dlq import PREFIX
@@ -208,8 +207,8 @@ def _chosen(order: ReplayOrder, now_ms: int) -> Filter:
     if order.offsets is not None and order.offsets[0] > order.offsets[1]:
         raise field("invalid", "offsets", "the first is behind the last")
     try:
-        pattern = None if order.error is None else re.compile(order.error)
-    except (re.error, OverflowError, RecursionError) as error:
+        pattern = None if order.error is None else Expression(order.error)
+    except ValueError as error:
         raise field("invalid", "error", f"is no regular expression: {error}") from None
     return Filter(
         names=tuple(order.name),
@@ -232,7 +231,8 @@ def _ordered(
     # What comes later was not meant.
     stretches = letters.stretches(chosen)
     count = sum(1 for _ in letters.scan(chosen, stretches))
-    asked = order.model_dump(exclude_defaults=True, exclude={"dry_run"})
+    # As the journal tells it again: by that it is known.
+    asked = order.model_dump(mode="json", exclude_defaults=True, exclude={"dry_run"})
     return Ordered(
         Order(
             asked, chosen.since, chosen.until, order.limit, order.rate, order.canary,

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from taskmill.console.api import cursors, shown
-from taskmill.console.api.access import Caller, caller_of
+from taskmill.console.api.access import Caller, admit, caller_of
 from taskmill.console.api.asked import OneTask, ResultOf, TasksOf
 from taskmill.console.api.models import MAX_WAIT_S, Me, TaskPage, moment
 from taskmill.console.api.problems import Refused
@@ -121,6 +121,8 @@ class Look:
                 )
                 for one in either:
                     one.cancel()
+                # A revocation counts for those who wait, too.
+                admit(self._services.tokens, request).check_scope("read")
 
     async def find(self, request: Request, id: str, queue: str) -> tuple[TaskRow, int]:
         """The task and as of when. Raises Refused: 400, 403, 404, 503."""

@@ -14,6 +14,7 @@ from taskmill.console.api.models import (
     Duration,
     QueueName,
     TaskError,
+    TaskId,
     TaskName,
     Time,
 )
@@ -96,21 +97,28 @@ class LetterGroups(Document):
     as_of: Time
 
 
+#: A replay's order is written down, in a record of Kafka's.
+_FEW = Field(max_length=1_000)
+_Name = Annotated[str, Field(min_length=1, max_length=MAX_NAME_BYTES)]
+_Fingerprint = Annotated[str, Field(max_length=64)]
+
+
 class ReplayOrder(Body):
     """Which letters of a queue to put back, and how. An empty filter takes all that count.
 
     `since`, `until`: a time ago ("1h") or ISO 8601; `error`: a regular expression on "Type:
-    message"; fingerprints may be beginnings; `rate` is records a second. The first `canary` are
-    waited for, up to `canary_wait`: where more than the share `abort_above` of them failed again,
-    the others are left. `dry_run` counts, and does nothing.
+    message", without look-around and back-references; fingerprints may be beginnings; `rate` is
+    records a second. The first `canary` are waited for, up to `canary_wait`: where more than the
+    share `abort_above` of them failed again, the others are left. `dry_run` counts, and does
+    nothing.
     """
 
     queue: QueueName = "default"
-    name: list[Annotated[str, Field(min_length=1, max_length=MAX_NAME_BYTES)]] = []
+    name: Annotated[list[_Name], _FEW] = []
     reason: list[Reason] = []
-    error: Annotated[str, Field(max_length=1000)] | None = None
-    fingerprint: list[str] = []
-    id: list[str] = []
+    error: Annotated[str, Field(max_length=4_000)] | None = None
+    fingerprint: Annotated[list[_Fingerprint], _FEW] = []
+    id: Annotated[list[TaskId], _FEW] = []
     since: str | None = None
     until: str | None = None
     partition: Annotated[int, Field(ge=0, le=100_000)] | None = None
@@ -150,6 +158,7 @@ class Replay(Document):
     status: Literal["running", "done", "aborted", "interrupted", "failed"]
     #: Why it was aborted, or failed.
     why: str | None
+    #: For whom: the token that asked a console, or whose command it is.
     who: str
     began_at: Time
     ended_at: Time | None
@@ -257,14 +266,30 @@ class Queue(Document):
 
     queue: str
     partitions: Count
-    #: Records on `tasks` that are not done; at the most so many where not `lag_is_exact`.
-    lag: Count
-    lag_is_exact: bool
+    lag: Annotated[
+        int,
+        Field(
+            ge=0,
+            description="Records on `tasks` that are not committed: those that are not done, and "
+            "those that are done above one of their partition that is not.",
+        ),
+    ]
+    lag_is_exact: Annotated[
+        bool,
+        Field(
+            description="Whether those records were counted; where not, markers of transactions "
+            "may be among them. It does not say how many of them are done."
+        ),
+    ]
     oldest_age_ms: Count | None
+    #: Where not `…_is_exact`, these are what it is at the most.
     delayed: Count
+    delayed_is_exact: bool
     retrying: Count
+    retrying_is_exact: bool
     #: Dead letters that were not replayed.
     letters: Count
+    letters_is_exact: bool
     paused: bool
     paused_at: Time | None
     paused_by: str | None
@@ -288,7 +313,7 @@ class Paused(Document):
 
 
 class Worker(Document):
-    """A member of a queue's group: what it holds, and how much of that is not done."""
+    """A member of a queue's group: what it holds, and how much of that is not committed."""
 
     queue: str
     #: Its slot, and its version; null where its client does not say.

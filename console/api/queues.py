@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,6 +26,7 @@ class QueueRoutes:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._looking: asyncio.Task[list[QueueView]] | None = None
 
     async def page(self, request: Request) -> Response:
         """List queues: depth, lag, the age of the oldest task, whether paused."""
@@ -46,13 +49,21 @@ class QueueRoutes:
 
     async def views(self, caller: Caller) -> list[QueueView]:
         """The queues that a caller may see, as of a moment ago. Raises Refused, 503."""
+        self._services.brokers.check()
+        if self._looking is None:
+            # One looks for all: each would hold a thread, which other acts need, until it had.
+            self._looking = asyncio.create_task(self._look())
+        views = await asyncio.shield(self._looking)
+        return [one for one in views if caller.sees(one.queue)]
+
+    async def _look(self) -> list[QueueView]:
         services = self._services
-        services.brokers.check()
         try:
-            views = await services.act(services.queues.look, _FRESH_S)
+            return await services.act(services.queues.look, _FRESH_S)
         except TaskmillError as error:
             raise of_error(error) from None
-        return [one for one in views if caller.sees(one.queue)]
+        finally:
+            self._looking = None
 
     async def _set(self, request: Request, queue: str, paused: bool) -> Response:
         caller, services = caller_of(request), self._services
@@ -78,8 +89,11 @@ def _queue(view: QueueView) -> Queue:
         lag_is_exact=depth.lag.is_exact,
         oldest_age_ms=depth.oldest_age_ms,
         delayed=0 if depth.delayed is None else depth.delayed.records,
+        delayed_is_exact=depth.delayed is not None and depth.delayed.is_exact,
         retrying=sum(one.records for one in depth.retrying.values()),
+        retrying_is_exact=all(one.is_exact for one in depth.retrying.values()),
         letters=0 if depth.letters is None else depth.letters.records,
+        letters_is_exact=depth.letters is not None and depth.letters.is_exact,
         paused=view.paused,
         paused_at=None if pause is None else moment(pause.at),
         paused_by=None if pause is None else pause.by,

@@ -12,8 +12,8 @@ from taskmill.console.api.models import maybe, moment
 from taskmill.console.api.operations import Replay as Document
 from taskmill.console.api.problems import Refused
 from taskmill.consumer.letters import Letters
-from taskmill.consumer.replay import Replay, UnderWay
-from taskmill.consumer.replay_journal import RUNNING, Job, read_jobs
+from taskmill.consumer.replay import Replay, UnderWay, known_jobs
+from taskmill.consumer.replay_journal import RUNNING, Job
 from taskmill.consumer.replay_order import Order, Progress, Source
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
@@ -122,22 +122,12 @@ class Replays:
     def all(self, queue: str) -> list[Document]:
         """The replays that there were, by whomever, the newest first. Blocks."""
         with Letters(self._settings, queue, self._clock) as letters:
-            jobs = read_jobs(self._settings, letters.admin(), letters.reader, queue)
-            counts = None
-            found = []
-            for job in reversed(jobs):
-                mine = self._by_id.get(job.id)
-                if mine is not None:
-                    found.append(mine.document())
-                    continue
-                replayed = job.replayed
-                if job.status == RUNNING:
-                    if counts is None:
-                        letters.refresh()
-                        counts = letters.replayed.counts
-                    replayed = counts[job.id]
-                found.append(document(job, replayed))
-            return found
+            jobs = known_jobs(self._settings, letters, self._clock)
+        mine = self._by_id
+        return [
+            mine[job.id].document() if job.id in mine else document(job, job.replayed)
+            for job in reversed(jobs)
+        ]
 
     def _refusal(self, error: Exception) -> Exception:
         if isinstance(error, UnderWay):
@@ -160,6 +150,7 @@ class Replays:
                     lambda progress: self._say(running, progress),
                     self._clock,
                     lambda job: self._begun(running, job),
+                    running.who,
                 )
                 running.job = replay.run(order, source)
         except Exception as error:
@@ -199,7 +190,7 @@ def document(
         what=job.what,
         status=job.status,
         why=job.why,
-        who=job.who,
+        who=job.by or job.who,
         began_at=moment(job.began_at),
         ended_at=maybe(job.ended_at),
         replayed=replayed,

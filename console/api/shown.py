@@ -7,6 +7,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from pydantic_core import from_json
+
 from taskmill.console.api.models import (
     Attempt,
     Task,
@@ -68,9 +70,10 @@ def content(value: bytes | None, content_type: str | None) -> tuple[Any, str | N
         return None, None
     if content_type == JSON:
         try:
-            document = json.loads(value)
-            # Python reads more than JSON has: NaN, 1e999, halves of characters.
-            json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
+            document = from_json(value, allow_inf_nan=False)
+            # 1e999 is no number; and what lies so deep, inside an answer clients cannot read.
+            text = json.dumps([[document]], allow_nan=False, ensure_ascii=False)
+            from_json(text.encode())
             return document, None
         except (ValueError, RecursionError):
             pass

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from fastapi import FastAPI
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Mount
@@ -17,6 +17,7 @@ from taskmill.console.api.models import Document
 from taskmill.console.api.problems import Refused
 from taskmill.console.api.routes import answer
 from taskmill.console.api.services import Services
+from taskmill.runtime.metric_page import Page as MetricPage
 
 #: Nothing from elsewhere, nothing inline, in no frame.
 POLICY = (
@@ -66,6 +67,8 @@ class Site:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._counted = CollectorRegistry(auto_describe=False)
+        self._counted.register(MetricPage(services.counted.read))
 
     async def healthz(self, _: Request) -> Response:
         """Tell that this process answers."""
@@ -85,7 +88,8 @@ class Site:
 
     async def metrics(self, _: Request) -> Response:
         """Metrics in Prometheus' text format."""
-        return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
+        page = generate_latest(REGISTRY) + generate_latest(self._counted)
+        return Response(page, media_type=CONTENT_TYPE_LATEST)
 
 
 def add_site(app: FastAPI, services: Services) -> None:

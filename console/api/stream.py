@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 from fastapi import Query
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from taskmill.console.api.access import Caller, admit, caller_of
 from taskmill.console.api.asked import ChangesOf
@@ -16,9 +21,13 @@ from taskmill.console.api.feed import PAGE, Change
 from taskmill.console.api.look import queues_of
 from taskmill.console.api.problems import Refused
 from taskmill.console.api.services import Services
+from taskmill.runtime.errors import TaskmillError
 
-#: Streams at once, and changes that one may be behind before it is ended (and resumed).
-MOST_STREAMS, _MOST_WAITING = 200, 10_000
+logger = logging.getLogger("taskmill.console")
+
+#: Streams at once, those of one token, and changes that one may be behind before it is ended (and
+#: resumed).
+MOST_STREAMS, MOST_OF_TOKEN, _MOST_WAITING = 200, 100, 10_000
 #: A client that was away for longer than so many changes is told to load its lists anew.
 _MOST_MISSED = 100_000
 #: A comment goes out after so long without an event, so that nobody takes it for dead.
@@ -32,7 +41,8 @@ class Stream:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._open = 0
+        #: How many, by token.
+        self._open: Counter[str] = Counter()
 
     async def open(self, request: Request, asked: Annotated[ChangesOf, Query()]) -> Response:
         """Stream tasks as they change: `task` events, each a task's document.
@@ -40,17 +50,40 @@ class Stream:
         IDs of events are `STORE-NUMBER`; with one as `Last-Event-ID` it goes on behind it. `hello`
         begins a stream; `reset` says that what was missed is not known: load lists anew.
         """
-        queues = queues_of(asked.queue, caller_of(request))
-        if self._open >= MOST_STREAMS:
+        caller = caller_of(request)
+        queues, token = queues_of(asked.queue, caller), caller.token.id
+        if self._open.total() >= MOST_STREAMS:
             raise Refused("unavailable", f"{MOST_STREAMS} streams are open already")
-        await self._services.reads.as_of()
-        events = self._events(request, asked, frozenset(queues))
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(events, 200, headers, "text/event-stream")
+        if self._open[token] >= MOST_OF_TOKEN:
+            raise Refused("unavailable", f"{MOST_OF_TOKEN} streams of this token are open already")
+        # From here on: those that come while this one waits count it.
+        self._open[token] += 1
+        try:
+            await self._services.reads.as_of()
+        except BaseException:
+            self._left(token)
+            raise
+        return _Events(self._told(request, asked, frozenset(queues)), partial(self._left, token))
+
+    def _left(self, token: str) -> None:
+        self._open[token] -= 1
+        if not self._open[token]:
+            del self._open[token]
+
+    async def _told(
+        self, request: Request, asked: ChangesOf, queues: frozenset[str]
+    ) -> AsyncIterator[str]:
+        """The events, until something is away: who follows comes again, behind the last one."""
+        async with aclosing(self._events(request, asked, queues)) as events:
+            try:
+                async for text in events:
+                    yield text
+            except (Refused, TaskmillError) as error:
+                logger.info("a stream ends: %s", error)
 
     async def _events(
         self, request: Request, asked: ChangesOf, queues: frozenset[str]
-    ) -> AsyncIterator[str]:
+    ) -> AsyncGenerator[str]:
         services, uuid = self._services, self._services.reads.store.uuid
         waiting: asyncio.Queue[Change | None] = asyncio.Queue(_MOST_WAITING + 1)
 
@@ -63,25 +96,21 @@ class Stream:
                 waiting.put_nowait(change)
 
         takes = _taker(asked, queues, caller_of(request))
-        self._open += 1
-        try:
-            with services.feed.listen(tell):
-                last = await services.feed.place()
-                since = _resumed(request.headers.get("last-event-id"), uuid, last)
-                kind = "reset" if since is None else "hello"
-                yield f"retry: 2000\nid: {uuid}-{last if since is None else since}\n"
-                yield f'event: {kind}\ndata: {{"store":"{uuid}"}}\n\n'
-                if since is not None:
-                    async for change in self._missed(since, last):
-                        if takes(change):
-                            yield _event(uuid, change)
-                async for text in self._live(request, waiting, last):
-                    if isinstance(text, str):
-                        yield text
-                    elif takes(text):
-                        yield _event(uuid, text)
-        finally:
-            self._open -= 1
+        with services.feed.listen(tell):
+            last = await services.feed.place()
+            since = _resumed(request.headers.get("last-event-id"), uuid, last)
+            kind = "reset" if since is None else "hello"
+            yield f"retry: 2000\nid: {uuid}-{last if since is None else since}\n"
+            yield f'event: {kind}\ndata: {{"store":"{uuid}"}}\n\n'
+            if since is not None:
+                async for change in self._missed(since, last):
+                    if takes(change):
+                        yield _event(uuid, change)
+            async for text in self._live(request, waiting, last):
+                if isinstance(text, str):
+                    yield text
+                elif takes(text):
+                    yield _event(uuid, text)
 
     async def _missed(self, since: int, last: int) -> AsyncIterator[Change]:
         """What changed behind `since`, up to `last`."""
@@ -123,6 +152,21 @@ class Stream:
                     admit(self._services.tokens, request).check_scope("read")
                 except Refused:
                     return
+
+
+class _Events(StreamingResponse):
+    """`events`; `left` is called once, however it ends, if it began or not."""
+
+    def __init__(self, events: AsyncIterator[str], left: Callable[[], None]) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(events, 200, headers, "text/event-stream")
+        self._left = left
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._left()
 
 
 def _taker(asked: ChangesOf, queues: frozenset[str], caller: Caller) -> Callable[[Change], bool]:

@@ -1,8 +1,10 @@
-"""Times and durations as requests write them."""
+"""Times, durations and expressions as requests write them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
+
+from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from taskmill.console.api.problems import field
 from taskmill.runtime.duration import FORM, parse_duration
@@ -40,3 +42,22 @@ def moment_ms(name: str, text: str | None, now_ms: int, kind: str = "malformed")
         return min(max(round(time.timestamp() * 1000), 0), _LATEST_MS)
     except (ValueError, OverflowError):
         raise field(kind, name, f"{text[:40]!r} is no time", _TIME) from None
+
+
+class Expression:
+    """A regular expression whose time grows with the text alone: with `re`, one line of somebody's
+    could hold up the console for ever."""
+
+    __slots__ = ("_schema",)
+
+    def __init__(self, text: str) -> None:
+        """Raises ValueError for one that is none, or asks for look-around or back-references."""
+        try:
+            self._schema = SchemaValidator(core_schema.str_schema(pattern=text))
+        except SchemaError as error:
+            lines = [line.strip() for line in str(error).splitlines()]
+            raise ValueError(lines[-1].removeprefix("error: ")) from None
+
+    def search(self, text: str, /) -> object | None:
+        """True where it matches anywhere in `text`, else None."""
+        return self._schema.isinstance_python(text) or None

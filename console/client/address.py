@@ -10,6 +10,7 @@ from taskmill._version import __version__
 from taskmill.console.client.wire import BASE, Request
 from taskmill.runtime.config import MASK
 from taskmill.runtime.errors import ConfigError
+from taskmill.runtime.tracing import tracing
 
 if TYPE_CHECKING:
     import httpx
@@ -73,6 +74,12 @@ class Headed:
             url,
             params=request.query or None,
             content=request.body,
-            headers={**self._headers, **dict(request.headers)},
+            headers={**self._headers, **_trace(), **dict(request.headers)},
             timeout=timeout,
         )
+
+
+def _trace() -> dict[str, str]:
+    """What tells the console of the trace that is current here."""
+    found = tracing()
+    return {} if found is None else found.carried()

@@ -169,10 +169,14 @@ def changes(*, status: Words = None, name: Words = None, queue: Words = None) ->
 # ---- acting -----------------------------------------------------------------------------------
 
 
-def cancel(id: str, *, queue: str = "default") -> Operation[m.Asked]:
+def cancel(id: str, *, queue: str = "default", unseen: bool = False) -> Operation[m.Asked]:
     """Have a task end, wherever it stands: a worker of its queue sees to that. Raises Conflict
-    where it has ended."""
-    return Operation(_of_task("POST", id, "cancel", queue=queue), document(m.Asked))
+    where it has ended, NotFound for an ID that is not known; with `unseen`, what comes under that
+    later is not run."""
+    request = _of_task("POST", id, "cancel", queue=queue)
+    if unseen:
+        request = request._replace(query=(*request.query, ("unseen", "true")))
+    return Operation(request, document(m.Asked))
 
 
 def run_again(id: str, *, queue: str = "default") -> Operation[m.RunAgain]:

@@ -46,11 +46,23 @@ def failure(answer: Answer, address: str) -> TaskmillError:
         told = f"{address} answered {answer.status}: is that a console's address?"
         return (kind if kind is Unreachable else TaskmillError)(told)
     detail = problem.detail
+    allowed = problem.errors[0].allowed if problem.errors and len(problem.errors) == 1 else None
+    if allowed and allowed not in detail:
+        detail += f": expected {allowed}"
     if kind is Unreachable:
         detail = f"the console at {address}: {detail}"
+    if answer.status == 401 and (challenge := answer.headers.get("www-authenticate")):
+        detail = _no_token(challenge, address, detail)
     error = kind(" ".join(detail.split()))
     error.request_id = problem.request_id
     return error
+
+
+def _no_token(challenge: str, address: str, detail: str) -> str:
+    """What to do about a token that is missing, or is not taken (RFC 6750, 3)."""
+    if "invalid_token" not in challenge:
+        detail = f"the console at {address} wants a token, and got none"
+    return f"{detail}; `taskmill tokens create` makes one, TASKMILL_API_TOKEN takes it"
 
 
 def problem_of(answer: Answer) -> Problem | None:

@@ -12,19 +12,16 @@ from taskmill.console.api.models import TaskDetail
 from taskmill.console.client import calls
 from taskmill.console.client.client import AsyncClient, Client
 from taskmill.console.client.ended import Ended
-from taskmill.console.client.wire import Action, Pause, Steps, Way
+from taskmill.console.client.wire import Action, Steps, Way
 from taskmill.producer.answers import as_of, without_large
 from taskmill.producer.reads import Orders
-from taskmill.runtime.clock import SYSTEM_CLOCK, Clock, Deadline
+from taskmill.runtime.clock import SYSTEM_CLOCK, Clock
 from taskmill.runtime.errors import ClosedError, Conflict, NotFound
 from taskmill.schemas.models import JSON, TaskError, TaskState
 from taskmill.schemas.states import Status
 
 #: A console that does not answer is given up after this, as Kafka is.
 ANSWER_S = 10.0
-#: What was just enqueued is in the console's store within this.
-_SEEN_S = 5.0
-_LOOK_S = 0.2
 _MS = 1000
 
 
@@ -150,25 +147,17 @@ class ConsoleOrders(_Asking):
 
 
 class _Cancel:
-    """A cancellation that means what it means on Kafka: a task that was just enqueued is waited
-    for, one that has ended stays as it is."""
+    """A cancellation that means what it means on Kafka: one that has ended stays as it is, and an
+    ID that is not known ends as cancelled, whatever comes under it."""
 
     def __init__(self, id: str, queue: str) -> None:
-        self._operation = calls.cancel(id, queue=queue)
+        self._operation = calls.cancel(id, queue=queue, unseen=True)
 
     def steps(self, way: Way) -> Steps[None]:
-        seen = Deadline(_SEEN_S, way.clock)
-        while True:
-            try:
-                yield from self._operation.steps(way)
-            except Conflict:
-                return
-            except NotFound:
-                if seen.over():
-                    raise
-                yield Pause(_LOOK_S)
-            else:
-                return
+        try:
+            yield from self._operation.steps(way)
+        except Conflict:
+            pass
 
 
 def state_of(found: TaskDetail) -> TaskState:

@@ -8,6 +8,7 @@ from taskmill.console.api import operations as o
 from taskmill.console.client.calls import JSON_BODY, Moment, Words, body_of, made
 from taskmill.console.client.failures import document, nothing
 from taskmill.console.client.wire import Answer, Operation, Pages, Request, path, query
+from taskmill.consumer.record import Reason
 
 #: A replay begins once it has its turn; a preview reads all letters.
 _REPLAY_S = 30.0
@@ -97,8 +98,20 @@ def preview_replay(**order: Any) -> Operation[o.ReplayPreview]:
 
 
 def _order(said: dict[str, Any], *, dry_run: bool) -> Request:
+    if isinstance(reason := said.get("reason"), (list, tuple)):
+        said = {**said, "reason": [_reason(one) for one in reason]}
+    if isinstance(offsets := said.get("offsets"), list):
+        said = {**said, "offsets": tuple(offsets)}
     body = body_of(made(o.ReplayOrder, {**said, "dry_run": dry_run}))
     return Request("POST", "/dlq/replay", body=body, headers=JSON_BODY, wait_s=_REPLAY_S)
+
+
+def _reason(said: Any) -> Any:
+    """The reason of that word; what is none is refused with the order."""
+    try:
+        return Reason(said)
+    except ValueError:
+        return said
 
 
 def replays(*, queue: str = "default") -> Operation[o.Replays]:

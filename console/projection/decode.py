@@ -17,7 +17,7 @@ from taskmill.consumer.letters import Letter
 from taskmill.consumer.record import Lease
 from taskmill.consumer.replayed import Place as LetterPlace
 from taskmill.runtime.clock import Clock
-from taskmill.runtime.errors import DecodeError
+from taskmill.runtime.errors import DecodeError, TaskmillError
 from taskmill.runtime.topics import Kind
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import MAX_ID_BYTES, MAX_NAME_BYTES
@@ -80,6 +80,11 @@ class Reading:
             self._kinds[topic.kind](batch, topic, message)
         except DecodeError as error:
             self._count(topic.name, message, str(error))
+        except TaskmillError:
+            raise
+        except Exception as error:
+            # A bug of ours; the record is there for ever, and lies in the way of all others.
+            self._count(topic.name, message, repr(error))
 
     def _count(self, topic: str, message: Message, why: str) -> None:
         self.unreadable[topic] += 1
@@ -175,10 +180,10 @@ class Reading:
     def _replayed(self, batch: Batch, topic: TopicOf, message: Message) -> None:
         try:
             told: dict[str, Any] = json.loads(message.value() or b"")
-            fact = ReplayFact(int(told["at"]), stored(str(told["replay"])[:256]))
+            fact = ReplayFact(_long(told["at"]), stored(str(told["replay"])[:256]))
             dlq_id = str(told["dlq_id"])[:64]
-            places = [(int(p), int(offset)) for p, offset in told["letters"]]
-        except (ValueError, KeyError, TypeError) as error:
+            places = [(_long(p), _long(offset)) for p, offset in told["letters"]]
+        except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
             raise DecodeError(f"it tells of no replay ({error!r})") from None
         for p, offset in places:
             batch.add_replay((topic.queue, stored(dlq_id), p, offset), fact)
@@ -190,6 +195,14 @@ def _check(task_id: str, name: str) -> None:
         raise DecodeError(
             f"its ID has {len(task_id)} characters and its name {len(name)}, which is too long"
         )
+
+
+def _long(value: Any) -> int:
+    """A number that a column holds. Raises ValueError, TypeError, OverflowError."""
+    number = int(value)
+    if not 0 <= number < 2**63:
+        raise ValueError(f"{number:.3e} is none of ours")
+    return number
 
 
 def _count_in(text: str | None) -> int:

@@ -12,7 +12,8 @@ class Knowledge:
     """`as_of` of each partition: the time (UTC ms) up to which all of its records were read.
 
     A partition read up to its end is known up to when that end was asked for; one that is not, up
-    to its last record's time, since the next is not older. Neither takes back what was known.
+    to its last record's time, since the next is not older. Neither takes back what was known, but
+    for what is in the future by this console's clock.
     """
 
     def __init__(self, as_of: int) -> None:
@@ -51,14 +52,16 @@ class Knowledge:
                 unread = True  # seen a moment ago, and not begun
                 continue
             lag = max(end - position, 0)
-            known = self._known.get(one, 0)
-            if not lag and known < sight.asked_at:
-                known = self._known[one] = sight.asked_at
+            # Not beyond the question: a clock that was ahead (another console's, or this one's
+            # before it was set right) would vouch, for as long, for what is not read.
+            known = min(self._known.get(one, 0), sight.asked_at) if lag else sight.asked_at
+            self._known[one] = known
             before = topics.get(one[0], (0, known))
             topics[one[0]] = before[0] + lag, min(before[1], known)
         as_of = min((known for _, known in topics.values()), default=sight.asked_at)
         if len(sight.ends) < sum(topic.partitions for topic in sight.topics.values()):
             unread = True  # of a partition without a leader no end is told
-        self._as_of = self._as_of if unread else max(self._as_of, as_of)
+        known = self._as_of if unread else max(self._as_of, as_of)
+        self._as_of = min(known, sight.asked_at)
         self._told = topics
         return Progress(self._as_of, topics)

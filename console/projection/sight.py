@@ -81,6 +81,10 @@ class Watch:
                 # A client that failed may ask a controller that is gone for minutes.
                 self._client = None
                 logger.info("looking for topics: %s", error)
+            except Exception:
+                # It must not end the thread: nothing new would ever be known.
+                self._client = None
+                logger.exception("looking for topics")
             self._stopping.wait(LOOK_S)
 
     def look(self) -> Sight:

@@ -19,7 +19,7 @@ from taskmill.console.projection.sight import Partition
 from taskmill.runtime.clock import Clock
 from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import TaskmillError, Unreachable
-from taskmill.runtime.kafka import bootstrap_servers, client_config, is_fatal
+from taskmill.runtime.kafka import bootstrap_servers, client_config, is_fatal, taken
 
 logger = logging.getLogger("taskmill.console")
 
@@ -86,22 +86,19 @@ class Source:
     def take(self, most: int, wait_s: float) -> list[Message]:
         """Records, waited for so long; empty: none came."""
         with self._told():
-            found = self._consumer.consume(1, wait_s)
-            if found:
-                # consume() waits until it has all, or the time is over: so first one, then the rest
-                found += self._consumer.consume(most - 1, 0)
-        taken, last = [], {}
+            found = taken(self._consumer, most, wait_s)
+        records, last = [], {}
         for message in found:
             error = message.error()
             if error is None:
-                taken.append(message)
+                records.append(message)
                 last[message.topic(), message.partition()] = message
             else:
                 self._heed(message, error)
         for where, message in last.items():
             behind = message.offset() + 1  # type: ignore[operator]
             self.positions[where] = max(self.positions[where], behind)  # type: ignore[index]
-        return taken
+        return records
 
     def _heed(self, message: Message, error: KafkaError) -> None:
         where: Partition = (message.topic() or "", message.partition() or 0)

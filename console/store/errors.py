@@ -53,6 +53,9 @@ def told(where: str) -> Iterator[None]:
     """Raises Unreachable where the store is away, Refused for values, else TaskmillError."""
     try:
         yield
+    except OverflowError as error:
+        # Of SQLite's driver, before the database sees the number.
+        raise Refused(f"the store at {where}: {first_line(error)}") from error
     except SQLAlchemyError as error:
         said = f"the store at {where}: {first_line(error)}"
         if is_passing(error):

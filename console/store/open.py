@@ -69,6 +69,8 @@ def _engine(address: Address) -> Engine:
         engine = create_engine(
             address.url,
             connect_args=arguments,
+            # They hold results, and would be in the log, and in what is raised.
+            hide_parameters=True,
             pool_size=5,
             max_overflow=_POOL - 5,
             pool_timeout=_POOL_WAIT_S,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any
 
 from sqlalchemy import (
@@ -32,6 +33,8 @@ from taskmill.schemas.states import Status
 _MINUTE_MS = 60_000
 #: Rows of a page at the most.
 MOST = 1000
+#: As both databases make it of what they hold: letters of ASCII alone have a lower case there.
+_LOWER = str.maketrans(ascii_uppercase, ascii_lowercase)
 #: What a list does not read: it may be large.
 _HEAVY = frozenset({"result", "payload", "stack"})
 
@@ -67,7 +70,9 @@ def tasks_page(chosen: TaskFilter, after: TaskCursor | None, limit: int) -> Sele
         wanted.append(begins(t.id, stored(chosen.id_prefix)))
     order = (t.enqueued_at, t.queue, t.id)
     if after is not None:
-        wanted.append(tuple_(*order) < tuple_(after.enqueued_at, after.queue, stored(after.id)))
+        wanted.append(
+            tuple_(*order) < tuple_(after.enqueued_at, stored(after.queue), stored(after.id))
+        )
     page = select(*task_columns(whole=False)).where(and_(True, *wanted))
     return page.order_by(*map(desc, order)).limit(min(limit, MOST))
 
@@ -110,7 +115,7 @@ def _letters(chosen: LetterFilter) -> list[ColumnElement[bool]]:
         wanted.append(t.died_at < chosen.until)
     if chosen.error:
         said = func.lower(t.error_type + ": " + t.error_message)
-        part = stored(chosen.error).lower().replace("\\", "\\\\")
+        part = stored(chosen.error).translate(_LOWER).replace("\\", "\\\\")
         part = part.replace("%", "\\%").replace("_", "\\_")
         wanted.append(said.like(f"%{part}%", escape="\\"))
     return wanted
@@ -132,7 +137,8 @@ def letters_page(chosen: LetterFilter, after: LetterCursor | None, limit: int) -
     order = (t.died_at, t.queue, t.partition, t.offset)
     wanted = _letters(chosen)
     if after is not None:
-        wanted.append(tuple_(*order) < tuple_(*after))
+        place = after._replace(queue=stored(after.queue))
+        wanted.append(tuple_(*order) < tuple_(*place))
     page = select(LETTERS).where(and_(*wanted))
     return page.order_by(*map(desc, order)).limit(min(limit, MOST))
 

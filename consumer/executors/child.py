@@ -14,10 +14,12 @@ from types import FrameType
 from taskmill.consumer.app import AppLike
 from taskmill.consumer.attempt import Attempts, Prepared, definitions_by_name
 from taskmill.consumer.record import Outcome, Record
+from taskmill.consumer.scope import continue_in
 from taskmill.consumer.timeouts import Timekeeper
 from taskmill.producer.middleware import Hooks
 from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.errors import Interrupted
+from taskmill.runtime.logs import LogSpec, log_to_stderr
 
 #: Whoever tells the worker to stop may tell its whole process group. A child is started with them
 #: blocked, until it has handlers.
@@ -80,9 +82,17 @@ class Orders:
 
 
 def child_main(
-    connection: Connection, heard: Connection, target: str, max_result_bytes: int, grace_s: float
+    connection: Connection,
+    heard: Connection,
+    logs: LogSpec | None,
+    target: str,
+    max_result_bytes: int,
+    grace_s: float,
 ) -> None:
-    """Serve attempts from `connection` until it closes; one event loop for the child's life."""
+    """Serve attempts from `connection` until it closes; one event loop for the child's life. It
+    logs as its worker does, by `logs`."""
+    if logs is not None:
+        log_to_stderr(logs)
     timekeeper = Timekeeper(SYSTEM_CLOCK, grace_s, _interrupt)
 
     def on_signal(number: int, frame: FrameType | None) -> None:
@@ -112,6 +122,7 @@ def _interrupt(ident: int) -> None:
 
 async def _serve(connection: Connection, orders: Orders, attempts: Attempts, app: AppLike) -> None:
     attempts.encode = app.encode
+    continue_in(attempts)
     # What a handler saves goes ahead of its outcome, as bytes.
     attempts.keep = lambda record, started_at, saved: connection.send(saved)
     async with app.resources() as resources:
@@ -133,6 +144,13 @@ async def _attempt(attempts: Attempts, record: Record) -> Outcome:
     attempt = attempts.prepare(record)
     if not isinstance(attempt, Prepared):
         return attempt
+    if attempt.scope is None:
+        return await _outcome(attempts, attempt)
+    with attempt.scope:
+        return await _outcome(attempts, attempt)
+
+
+async def _outcome(attempts: Attempts, attempt: Prepared) -> Outcome:
     try:
         if attempt.definition.is_async:
             value = await attempts.timekeeper.acall(attempt)

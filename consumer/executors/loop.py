@@ -218,7 +218,8 @@ class LoopExecutor:
                 self._running[me] = None
             elif isinstance(attempt := prepare(record), Prepared):
                 self._running[me] = attempt
-                outcome = await self._run(attempt, me)
+                run = self._run if attempt.scope is None else self._run_in_scope
+                outcome = await run(attempt, me)
                 if me in self._left:
                     return  # its outcome was told when it was left
                 self._running[me] = None
@@ -234,6 +235,11 @@ class LoopExecutor:
             if self._monotonic() >= until:
                 await asyncio.sleep(0)
                 until = self._monotonic() + SLICE_S
+
+    async def _run_in_scope(self, attempt: Prepared, me: asyncio.Task[None]) -> Outcome | None:
+        assert attempt.scope is not None, "whoever calls this has looked"
+        with attempt.scope:
+            return await self._run(attempt, me)
 
     async def _run(self, attempt: Prepared, me: asyncio.Task[None]) -> Outcome | None:
         try:

@@ -27,6 +27,7 @@ from taskmill.consumer.record import Lease, Outcome, Record
 from taskmill.consumer.timeouts import GRACE_S, is_cancelled
 from taskmill.runtime.clock import Deadline
 from taskmill.runtime.errors import ProcessDied
+from taskmill.runtime.logs import installed
 
 logger = logging.getLogger("taskmill.worker")
 
@@ -138,6 +139,8 @@ class ProcessExecutor(ThreadExecutor):
         record = attempt.record
         # Without the bytes that only the parent needs: the decoded task says it all.
         sent = record._replace(source=record.source._replace(value=None))
+        if attempt.scope is not None:
+            sent = attempt.scope.carried_by(sent)
         for _ in range(_TRIES):
             connection = self._ready(slot, record)
             if connection is None:
@@ -200,7 +203,10 @@ class ProcessExecutor(ThreadExecutor):
         ours, theirs = _SPAWN.Pipe()
         heard, orders = _SPAWN.Pipe(duplex=False)
         process = _SPAWN.Process(
-            target=child_main, args=(theirs, heard, *self._spec), name="taskmill-child", daemon=True
+            target=child_main,
+            args=(theirs, heard, installed(), *self._spec),
+            name="taskmill-child",
+            daemon=True,
         )
         # Else it is started with the first child, and unblocks these signals.
         resource_tracker.ensure_running()

@@ -143,8 +143,14 @@ class ThreadExecutor:
         attempt = self._attempts.prepare(record)
         if isinstance(attempt, Prepared):
             self._now[index] = attempt
-            return copy_context().run(self._run, index, attempt)
+            run = self._run if attempt.scope is None else self._run_in_scope
+            return copy_context().run(run, index, attempt)
         return attempt
+
+    def _run_in_scope(self, index: int, attempt: Prepared) -> Outcome | None:
+        assert attempt.scope is not None, "whoever calls this has looked"
+        with attempt.scope:
+            return self._run(index, attempt)
 
     def _run(self, index: int, attempt: Prepared) -> Outcome | None:
         """The outcome of `attempt`; None: it came to none, whoever owns the record next runs it."""

@@ -18,7 +18,7 @@ _TAB_S = 1.5
 _MOST = 50
 
 
-def console_client(what: str, timeout_s: float = 30.0) -> Client:
+def console_client(what: str, timeout_s: float) -> Client:
     """A client of the console of TASKMILL_API_URL. Raises ConfigError, one line, where that is not
     set; `what` names who needs it."""
     settings = load_settings()

@@ -9,7 +9,7 @@ import click
 
 from taskmill.app import App
 from taskmill.cli.asking import complete_id, complete_queue
-from taskmill.cli.output import json_option, print_json
+from taskmill.cli.output import json_option, note, print_json
 from taskmill.consumer.turn import myself
 from taskmill.schemas import json_form
 from taskmill.schemas.states import Status
@@ -25,12 +25,15 @@ def cancel(task_id: str, queue: str, wait: bool, as_json: bool) -> int:
 
     What has not begun is not run; a handler that runs is told to end; a next attempt is not made.
     It is for a worker of the queue to do: `--wait` waits for that, and ends with exit code 1 where
-    the task ended otherwise.
+    the task ended otherwise. An ID that is not known ends as cancelled too: what comes under it
+    later is not run.
     """
     with closing(App("cli")) as app:
         handle = app.handle(task_id, queue)
-        before = handle.state()
+        before = handle.state() or handle.queued()
         handle.cancel(name=None if before is None else before.name, actor=myself())
+        if before is None:
+            note(f"no task {task_id!r} is known there; one that comes under that ID is not run")
         state = handle.outcome() if wait else None
     if as_json:
         asked: dict[str, Any] = {"id": task_id, "queue": queue, "cancelled": None}

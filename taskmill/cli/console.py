@@ -9,7 +9,7 @@ from types import FrameType
 
 import click
 
-from taskmill.cli.output import log_to_stderr, note
+from taskmill.cli.output import log_by, log_format_option, note
 from taskmill.cli.target import app_option, load_app
 from taskmill.runtime.config import load_settings
 from taskmill.runtime.errors import ConfigError
@@ -47,7 +47,8 @@ def _end(number: int, frame: FrameType | None) -> None:
 @app_option(help="Take this App's settings.")
 @click.option("--host", metavar="ADDRESS", help="Listen on it; 0.0.0.0: all. Default: 127.0.0.1.")
 @click.option("--port", type=click.IntRange(0, 65535), help="0: any free one. Default: 8420.")
-def console(target: str | None, host: str | None, port: int | None) -> int:
+@log_format_option
+def console(target: str | None, host: str | None, port: int | None, log_format: str | None) -> int:
     """Keep the status store up to date, and serve the HTTP API and the dashboard.
 
     Who asks needs a token (`taskmill tokens create`). SIGTERM or Ctrl-C drains; a second one stops
@@ -67,5 +68,6 @@ def console(target: str | None, host: str | None, port: int | None) -> int:
         settings = load_settings(**said)
     else:
         settings = load_app(target).settings.model_copy(update=said)
-    log_to_stderr(settings.log_level)
+    if log_by(settings, log_format) == "json":
+        return Console(settings).run()  # its log says where it is
     return Console(settings).run(lambda url: note(f"console at {url}"))

@@ -15,7 +15,7 @@ from typing import IO, NamedTuple
 import click
 
 from taskmill.cli.dev_console import dev_console
-from taskmill.cli.output import note
+from taskmill.cli.output import log_format_option, note
 from taskmill.cli.reload import Sources, folders_of, try_app
 from taskmill.cli.target import app_option, load_app
 from taskmill.runtime.clock import SYSTEM_CLOCK, Deadline
@@ -45,7 +45,8 @@ _LOOK_S = 0.2
     help="Start the App's processes anew, drained, when a file of its modules changes. Code that "
     "cannot be imported is told of, and those that run are kept.",
 )
-def dev(target: str, reloads: bool) -> int:
+@log_format_option
+def dev(target: str, reloads: bool, log_format: str | None) -> int:
     """Run all that an App needs here: a broker, its topics, a worker, a scheduler, a console.
 
     The local broker is started where no bootstrap_servers is set, and stopped at the end if this
@@ -64,10 +65,12 @@ def dev(target: str, reloads: bool) -> int:
         note(f"App {app.name}: tasks {tasks}; queues {', '.join(queues)}")
         with _signals() as told, dev_console(settings) as console:
             group = Group(None if sources is None else Reload(target, sources))
+            form = ["--log-format", log_format] if log_format is not None else []
             for role, arguments in ROLES.items():
-                group.start(role, arguments(target, settings))
+                group.start(role, [*arguments(target, settings), *form])
             if console is not None:
-                group.start("console", ["console", "-A", target, *console.arguments], stays=True)
+                command = ["console", "-A", target, *console.arguments, *form]
+                group.start("console", command, stays=True)
                 note(f"console at {console.url}")
             note("Ctrl-C drains and ends")
             return group.run(told)

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from taskmill.cli.columns import Column
 from taskmill.cli.dlq_replay import replay
 from taskmill.cli.letter_filter import chosen, filter_options
 from taskmill.cli.letter_print import (
@@ -20,14 +21,26 @@ from taskmill.cli.letter_print import (
     print_letters,
     summary,
 )
-from taskmill.cli.output import json_option, note, print_json, print_table
-from taskmill.consumer.admin import Admin
+from taskmill.cli.output import json_option, note, print_fitted, print_json
 from taskmill.consumer.letter_stats import Stats
 from taskmill.consumer.letters import Letter, Letters
-from taskmill.consumer.replay_journal import RUNNING, read_jobs
+from taskmill.consumer.replay import known_jobs
+from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.runtime.config import load_settings
 from taskmill.runtime.errors import TaskmillError
 from taskmill.schemas.codec import Codec
+
+_HISTORY = (
+    Column("replay"),
+    Column("of", 5),
+    Column("by", 6),
+    Column("began", 2),
+    Column("ended", 4),
+    Column("asked", 7),
+    Column("replayed", is_right=True),
+    Column("left", 3, is_right=True),
+    Column("status"),
+)
 
 
 @click.group()
@@ -136,25 +149,19 @@ def history(queue: str, as_json: bool) -> None:
     """Show what was replayed: who did it, when, what was asked for, what came of it."""
     settings = load_settings()
     with Letters(settings, queue) as letters:
-        letters.refresh()
-        jobs = read_jobs(settings, Admin(settings), letters.reader, queue)
-        done = letters.replayed.counts
-    # What one under way (or killed) has done, it has not written down.
-    documents = [
-        job_document(job, done[job.id] if job.status == RUNNING else job.replayed)
-        for job in reversed(jobs)
-    ]
+        jobs = known_jobs(settings, letters, SYSTEM_CLOCK)
+    documents = [job_document(job, job.replayed) for job in reversed(jobs)]
     if as_json:
         print_json({"queue": queue, "replays": documents})
         return
     if documents:
-        print_table(
-            ("replay", "of", "by", "began", "ended", "asked", "replayed", "left", "status"),
+        print_fitted(
+            _HISTORY,
             [
                 (
                     one["id"],
                     one["what"],
-                    one["who"],
+                    one["by"] or one["who"],
                     one["began_at"],
                     one["ended_at"],
                     _options(one["asked"]),

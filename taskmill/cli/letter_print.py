@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from taskmill.cli.output import note, print_table, shown
+from taskmill.cli.columns import Column
+from taskmill.cli.output import note, print_fitted, print_table, shown
 from taskmill.consumer.dlq import PREFIX
 from taskmill.consumer.letter_stats import Group, Stats
 from taskmill.consumer.letters import Letter
@@ -20,6 +21,17 @@ from taskmill.schemas import json_form
 from taskmill.schemas.codec import Codec
 
 _BAR = 20
+
+_LETTERS = (
+    Column("letter"),
+    Column("at", 3),
+    Column("task", 1),
+    Column("id"),
+    Column("reason", 5),
+    Column("attempts", 6, is_right=True),
+    Column("error", is_cut=True),
+    Column("fingerprint", 4),
+)
 
 
 def counted(number: int, what: str) -> str:
@@ -133,9 +145,8 @@ def _number(text: str | None) -> int | None:
 def print_letters(letters: Sequence[Letter]) -> None:
     """A row each."""
     any_replayed = any(letter.replayed for letter in letters)
-    columns = ("letter", "at", "task", "id", "reason", "attempts", "error", "fingerprint")
-    print_table(
-        (*columns, *(("replayed",) if any_replayed else ())),
+    print_fitted(
+        (*_LETTERS, *((Column("replayed", 2),) if any_replayed else ())),
         [
             (
                 letter.place,
@@ -159,8 +170,15 @@ def print_groups(stats: Stats, kind: str, limit: int) -> None:
     if not groups:
         return
     errors = kind == "fingerprint"
-    print_table(
-        (kind, "letters", "", "first", "last", *(("error",) if errors else ())),
+    columns = (
+        Column(kind),
+        Column("letters", is_right=True),
+        Column("", 3),
+        Column("first", 2),
+        Column("last", 1),
+    )
+    print_fitted(
+        (*columns, *((Column("error", is_cut=True),) if errors else ())),
         [
             (
                 group.value,

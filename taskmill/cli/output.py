@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -11,10 +10,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from taskmill.runtime.logs import FORMATS, LogSpec, log_to_stderr
+
 if TYPE_CHECKING:
     from rich.console import Console
 
     from taskmill.cli.columns import Column
+    from taskmill.runtime.config import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -108,17 +110,17 @@ def shown(value: object) -> str:
     )
 
 
-def log_to_stderr(level: str, who: str = "") -> None:
-    """Send taskmill's log to stderr from `level` on: for commands that run on and on.
+def log_format_option(command: F) -> F:
+    """Adds `--log-format`, passed as `log_format`; None: as the settings say."""
+    return click.option(
+        "--log-format", type=click.Choice(FORMATS), help="Default: the setting log_format, text."
+    )(command)
 
-    Each line says `who`, where several processes write to one stderr.
+
+def log_by(settings: Settings, log_format: str | None, who: str = "") -> str:
+    """Send the log to stderr, as `settings` say, or as `log_format` does: for commands that run on
+    and on. Each line says `who`, where several processes write to one stderr. Returns the format.
     """
-    logger = logging.getLogger("taskmill")
-    if logger.level == logging.DEBUG:
-        return  # `--debug` has set it up
-    handler = logging.StreamHandler(sys.stderr)
-    mark = f"[{who}] " if who else ""
-    form = f"%(asctime)s %(levelname)-7s {mark}%(name)s: %(message)s"
-    handler.setFormatter(logging.Formatter(form))
-    logger.addHandler(handler)
-    logger.setLevel(level)
+    spec = LogSpec(log_format or settings.log_format, settings.log_level, who)
+    log_to_stderr(spec)
+    return spec.format

@@ -7,7 +7,8 @@ from contextlib import closing
 
 import click
 
-from taskmill.cli.output import json_option, note, print_json, print_table
+from taskmill.cli.columns import Column
+from taskmill.cli.output import json_option, note, print_fitted, print_json
 from taskmill.console.queues import QueueView, QueueWatch, as_document
 from taskmill.consumer.admin import Admin
 from taskmill.consumer.pauses import set_paused
@@ -19,6 +20,18 @@ from taskmill.runtime.topics import Topics
 
 #: Rates are of so long.
 _SAMPLE_S = 1.0
+
+_COLUMNS = (
+    Column("queue"),
+    Column("depth", 3, is_right=True),
+    Column("lag", is_right=True),
+    Column("oldest", 1, is_right=True),
+    Column("in/s", 6, is_right=True),
+    Column("out/s", 5, is_right=True),
+    Column("letters", 2, is_right=True),
+    Column("workers", 4, is_right=True),
+    Column("status"),
+)
 
 
 @click.group()
@@ -45,10 +58,7 @@ def list_(names: Sequence[str], as_json: bool) -> None:
         print_json({"queues": [as_document(view) for view in views]})
         return
     if views:
-        print_table(
-            ("queue", "depth", "lag", "oldest", "in/s", "out/s", "letters", "workers", "status"),
-            [_row(view) for view in views],
-        )
+        print_fitted(_COLUMNS, [_row(view) for view in views])
     note(f"{len(views)} queue{'' if len(views) == 1 else 's'}")
 
 

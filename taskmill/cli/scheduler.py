@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from taskmill.cli.output import log_to_stderr
+from taskmill.cli.output import log_by, log_format_option
 from taskmill.cli.target import app_option, load_app
 from taskmill.runtime.config import load_settings
 
@@ -26,7 +26,10 @@ from taskmill.runtime.config import load_settings
     type=click.IntRange(0, 65535),
     help="Serve metrics here, not on metrics_port: for one beside a worker. 0: any free port.",
 )
-def scheduler(target: str | None, queues: tuple[str, ...], metrics_port: int | None) -> int:
+@log_format_option
+def scheduler(
+    target: str | None, queues: tuple[str, ...], metrics_port: int | None, log_format: str | None
+) -> int:
     """Fire schedules, and pass tasks that wait for their next attempt on, once they are due.
 
     All that waits as long as no scheduler runs. Run two, on two machines, and one may fail.
@@ -40,7 +43,7 @@ def scheduler(target: str | None, queues: tuple[str, ...], metrics_port: int | N
     if metrics_port is not None:
         settings = settings.model_copy(update={"metrics_port": metrics_port})
     one = Scheduler(settings, queues)
-    log_to_stderr(settings.log_level)
+    log_by(settings, log_format)
     if app is not None:
         one.declare(app.name, app.schedules.values())
     return one.run()

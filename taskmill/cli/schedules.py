@@ -10,7 +10,8 @@ from typing import Any
 import click
 
 from taskmill.app import App
-from taskmill.cli.output import json_option, note, print_json, print_table
+from taskmill.cli.columns import Column
+from taskmill.cli.output import json_option, note, print_fitted, print_json, print_table
 from taskmill.cli.schedules_run import backfill, trigger
 from taskmill.cli.target import app_option, load_app
 from taskmill.cli.task_lines import make_call, parse_object
@@ -32,6 +33,18 @@ from taskmill.scheduler.schedule import (
 from taskmill.schemas import json_form
 from taskmill.schemas.codec import Codec
 from taskmill.schemas.models import Schedule
+
+_COLUMNS = (
+    Column("schedule"),
+    Column("due", 2),
+    Column("zone", 6),
+    Column("task", 3),
+    Column("queue", 7),
+    Column("next", 1),
+    Column("last", 5),
+    Column("runs", 4, is_right=True),
+    Column("status"),
+)
 
 
 @click.group()
@@ -69,10 +82,7 @@ def list_(as_json: bool) -> None:
         print_json({"schedules": documents})
         return
     if documents:
-        print_table(
-            ("schedule", "due", "zone", "task", "queue", "next", "last", "runs", "status"),
-            [_row(one) for one in documents],
-        )
+        print_fitted(_COLUMNS, [_row(one) for one in documents])
     note(f"{len(documents)} schedule{'' if len(documents) == 1 else 's'}")
 
 

@@ -12,8 +12,12 @@ from taskmill.cli.asking import complete_id, complete_queue
 from taskmill.cli.duration import Duration
 from taskmill.cli.enqueue import report_outcome
 from taskmill.cli.output import json_option, print_json, print_table
+from taskmill.consumer.admin import Admin
+from taskmill.producer.definition import DEFAULT_QUEUE
 from taskmill.producer.handle import Handle
+from taskmill.runtime.config import load_settings
 from taskmill.runtime.errors import TaskmillError
+from taskmill.runtime.topics import Topics
 from taskmill.schemas import json_form
 from taskmill.schemas.models import TaskState
 from taskmill.schemas.states import is_terminal
@@ -38,7 +42,8 @@ def status(task_id: str, queue: str, as_json: bool) -> int:
     if as_json:
         print_json(document)
     else:
-        print_table(("field", "value"), [(k, _shown(v)) for k, v in document.items()])
+        told = [(k, _shown(v)) for k, v in document.items() if v is not None]
+        print_table(("field", "value"), told)
     return 0
 
 
@@ -71,9 +76,16 @@ def result(task_id: str, queue: str, timeout: float | None, as_json: bool) -> in
 
 def _find(handle: Handle[Any]) -> TaskState:
     state = handle.state() or handle.queued()
-    if state is None:
-        raise TaskmillError(f"no task {handle.id!r} in queue {handle.queue!r}")
-    return state
+    if state is not None:
+        return state
+    settings = load_settings()
+    if settings.api_url is None and handle.queue != DEFAULT_QUEUE:
+        # A slip of the pen is told of.
+        Admin(settings).queue_partitions(Topics(settings.prefix, handle.queue))
+    raise TaskmillError(
+        f"no task {handle.id!r} in queue {handle.queue!r}: it was not enqueued, or ended too long "
+        "ago"
+    )
 
 
 def _shown(value: object) -> object:

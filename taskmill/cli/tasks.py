@@ -13,6 +13,8 @@ from taskmill.console.api.models import MAX_PAGE, Task
 from taskmill.runtime.clock import SYSTEM_CLOCK
 from taskmill.schemas.states import Status
 
+#: A person waits.
+_ANSWER_S = 10.0
 _COLUMNS = (
     Column("id"),
     Column("status"),
@@ -51,7 +53,7 @@ def tasks(
     as_json: bool,
 ) -> int:
     """List tasks, newest first, as the console of TASKMILL_API_URL knows them."""
-    with console_client("`taskmill tasks`") as client:
+    with console_client("`taskmill tasks`", _ANSWER_S) as client:
         pages = client.tasks(
             status=statuses, name=names, queue=queues, since=since, page=min(limit + 1, MAX_PAGE)
         )
@@ -62,6 +64,8 @@ def tasks(
         return 0
     now_ms = SYSTEM_CLOCK.now_ms()
     print_fitted(_COLUMNS, [_row(one, now_ms) for one in found])
+    if not found:
+        note("no task matches" if statuses or names or queues or since else "no tasks yet")
     if is_more:
         note(f"the newest {limit}; --limit shows more")
     return 0

@@ -6,7 +6,8 @@ from typing import Any
 
 import click
 
-from taskmill.cli.output import json_option, note, print_json, print_table
+from taskmill.cli.columns import Column
+from taskmill.cli.output import json_option, note, print_fitted, print_json
 from taskmill.console.tokens import DEFAULT_EXPIRY_MS, Scope, Token, TokenTable
 from taskmill.consumer.turn import myself
 from taskmill.runtime.clock import SYSTEM_CLOCK
@@ -17,6 +18,16 @@ from taskmill.schemas.json_form import iso
 
 _NEVER = "never"
 _LONGEST_S = 3650 * 86_400
+_COLUMNS = (
+    Column("id"),
+    Column("name", 2),
+    Column("scopes"),
+    Column("queues", 3),
+    Column("created", 4),
+    Column("by", 5),
+    Column("expires", 1),
+    Column("status"),
+)
 
 
 @click.group()
@@ -85,9 +96,8 @@ def list_(as_json: bool) -> None:
         print_json({"tokens": documents})
         return
     if documents:
-        columns = ("id", "name", "scopes", "queues", "created", "by", "expires", "status")
-        print_table(
-            columns,
+        print_fitted(
+            _COLUMNS,
             [
                 (
                     one["id"],

@@ -14,7 +14,7 @@ from taskmill.cli.top_data import FAILED_SINCE, MINUTES, Look, QueueLine
 
 _QUEUES = (
     Column("queue", is_cut=True),
-    Column("state", 7),
+    Column("state", 3),
     Column("in/s", 4, is_right=True),
     Column("done/s", is_right=True),
     Column("ok", 6, is_right=True),
@@ -27,7 +27,7 @@ _QUEUES = (
     Column("delayed", 10, is_right=True),
     Column("retrying", 5, is_right=True),
     Column("dead", 2, is_right=True),
-    Column("workers", 3, is_right=True),
+    Column("workers", 4, is_right=True),
 )
 _FAILURES = (
     Column("failures", is_right=True),
@@ -112,25 +112,28 @@ def _head(look: Look, address: str, now_ms: int, width: int) -> Sequence[Text]:
 def _queue(one: QueueLine) -> tuple[object, ...]:
     counted, live = one.counted, one.live
     done = counted.rate if live is None or live.rate_out is None else live.rate_out
-    # Where markers of transactions may be counted with it, there are at the most so many.
-    most = "" if live is None or live.lag_is_exact else "≤"
     return (
         counted.queue,
         "paused" if counted.paused else "",
         None if live is None or live.rate_in is None else f"{live.rate_in:,.1f}",
         f"{done:,.1f}",
         share(counted.success),
-        None if counted.lag is None else f"{most}{counted.lag:,}",
+        None if counted.lag is None else _most(counted.lag, live is None or live.lag_is_exact),
         None if counted.oldest_age_ms is None else age(counted.oldest_age_ms / 1000),
         age(counted.run_p50),
         age(counted.run_p95),
         age(counted.wait_p50),
         age(counted.wait_p95),
-        None if live is None else f"{live.delayed:,}",
-        None if live is None else f"{live.retrying:,}",
-        None if live is None else f"{live.letters:,}",
+        None if live is None else _most(live.delayed, live.delayed_is_exact),
+        None if live is None else _most(live.retrying, live.retrying_is_exact),
+        None if live is None else _most(live.letters, live.letters_is_exact),
         None if live is None else live.workers,
     )
+
+
+def _most(number: int, is_exact: bool) -> str:
+    """A number, or what it is at the most."""
+    return f"{'' if is_exact else '≤'}{number:,}"
 
 
 def _failure(one: Any, now_ms: int) -> tuple[object, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from taskmill.cli.duration import Duration
-from taskmill.cli.output import log_to_stderr
+from taskmill.cli.output import log_by, log_format_option
 from taskmill.cli.target import app_option, load_app
 from taskmill.consumer.slots import MAX_SLOTS
 from taskmill.runtime.errors import ConfigError, TaskmillError
@@ -29,6 +29,7 @@ class Work(NamedTuple):
     queues: tuple[str, ...]
     concurrency: int | None
     drain_timeout: float
+    log_format: str | None
 
 
 @click.command()
@@ -61,6 +62,7 @@ class Work(NamedTuple):
     show_default=True,
     help="After SIGTERM, wait this long for running handlers. A second signal stops at once.",
 )
+@log_format_option
 @click.option("--supervised", type=int, hidden=True)  # by the supervisor, for its own processes
 def worker(
     target: str,
@@ -68,10 +70,11 @@ def worker(
     concurrency: int | None,
     processes: int,
     drain_timeout: float,
+    log_format: str | None,
     supervised: int | None,
 ) -> int:
     """Run the tasks of an App: one member of its queues' consumer groups, or --processes many."""
-    work = Work(target, queues, concurrency, drain_timeout)
+    work = Work(target, queues, concurrency, drain_timeout, log_format)
     if supervised is not None:
         return _supervised(work, supervised)
     return _work(work) if processes == 1 else _supervise(work, processes)
@@ -90,7 +93,7 @@ def _work(work: Work, supervisor: WorkerEnd | None = None) -> int:
         supervisor=supervisor,
     )
     # Of many, whose lines they are must be seen.
-    log_to_stderr(app.settings.log_level, f"slot {one.slot.number}" if supervisor else "")
+    log_by(app.settings, work.log_format, f"slot {one.slot.number}" if supervisor else "")
     return one.run()
 
 
@@ -100,7 +103,7 @@ def _supervise(work: Work, processes: int) -> int:
 
     # The App is imported by the workers alone: what it holds is not held here too.
     settings = load_settings()
-    log_to_stderr(settings.log_level)
+    log_by(settings, work.log_format)
     debug = click.get_current_context().find_root().params.get("debug")
 
     def command(line: int) -> list[str]:
@@ -109,6 +112,8 @@ def _supervise(work: Work, processes: int) -> int:
             arguments += ["-q", queue]
         if work.concurrency is not None:
             arguments += ["--concurrency", str(work.concurrency)]
+        if work.log_format is not None:
+            arguments += ["--log-format", work.log_format]
         # -P: a folder named taskmill in the working directory is not this package. What -A names
         # is found there all the same.
         frame = [sys.executable, "-P", "-m", "taskmill", *(["--debug"] if debug else [])]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from taskmill.consumer.decode import headers_of
+from taskmill.consumer.dlq import PREFIX
 from taskmill.producer.definition import TaskDefinition
 from taskmill.producer.routes import PARTITION_HEADER
 from taskmill.producer.time_limits import Start
@@ -89,14 +90,18 @@ def enqueued(broker: MemoryBroker, codec: Codec, prefix: str) -> Iterator[Enqueu
     for topic in broker.topics():
         queue = queue_of(topic, Kind.TASKS, prefix)
         for message in broker.log(topic) if queue is not None else ():
-            # Whatever the platform hands over to itself says so in a header.
-            if any(name != PARTITION_HEADER for name, _ in headers_of(message) or ()):
+            if any(_is_handed_over(name) for name, _ in headers_of(message) or ()):
                 continue
             try:
                 task = codec.decode_task(message.value())
             except DecodeError:
                 continue
             yield Enqueued(queue or "", task, _arguments(task))
+
+
+def _is_handed_over(header: str) -> bool:
+    """Whatever the platform hands over to itself says so in a header of its own."""
+    return header.startswith(PREFIX) and header != PARTITION_HEADER
 
 
 def _arguments(task: Task) -> dict[str, Any]:

@@ -147,6 +147,7 @@ class Harness(View):
         if self._lifespan is None:
             self._lifespan = self._app.resources()
             mill.attempts.resources = await self._lifespan.__aenter__()
+            mill.scopes.start(mill.attempts)
             for hook in mill.hooks.worker_started:
                 hook()
         return mill

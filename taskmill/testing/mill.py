@@ -18,6 +18,7 @@ from taskmill.consumer.core import Core
 from taskmill.consumer.failure_log import FailureLog
 from taskmill.consumer.letters import Letter
 from taskmill.consumer.record import Outcome, Record
+from taskmill.consumer.scope import Scopes
 from taskmill.consumer.watch import Watch
 from taskmill.producer.context import Encode
 from taskmill.producer.reader import StateReader
@@ -31,7 +32,7 @@ from taskmill.testing.broker import MemoryBroker
 from taskmill.testing.clock import VirtualClock
 from taskmill.testing.handlers import Handlers, NoDatabase, TurnKeeper
 from taskmill.testing.letters import MemoryLetters
-from taskmill.testing.line import Line, Parts
+from taskmill.testing.line import WORKER, Line, Parts
 from taskmill.testing.sending import MemoryRoutes
 from taskmill.testing.waits import MemoryDelayed, MemoryRetries, MemorySchedules
 
@@ -62,7 +63,8 @@ class Mill:
         self._codec = codec
         self._queues = None if queues is None else frozenset(map(check_queue, queues))
         self._definitions = definitions_by_name(app.tasks)
-        self.hooks = app.hooks.then(FailureLog())
+        self.scopes = Scopes(lambda queue: WORKER, self._definitions)
+        self.hooks = app.hooks.then(FailureLog(), self.scopes)
         self.timekeeper = TurnKeeper(clock, settings.timeout_grace_ms / 1000)
         self.attempts = Attempts(
             self._definitions, clock, self.hooks, settings.max_task_bytes, self.timekeeper

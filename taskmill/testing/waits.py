@@ -11,6 +11,7 @@ from confluent_kafka import Message, TopicPartition
 
 from taskmill.producer.reader import StateReader
 from taskmill.producer.routes import Routes
+from taskmill.producer.tracing import created
 from taskmill.runtime.clock import Clock, Deadline
 from taskmill.runtime.config import Settings
 from taskmill.runtime.duration import parse_duration
@@ -177,9 +178,9 @@ class MemorySchedules:
         now = self._clock.now_ms()
         task = run_task(entry.schedule, now, now, secrets.token_hex(4))
         route = self._routes.get(entry.schedule.queue, Deadline(1.0, self._clock))
-        self._broker.append(
-            route.topic, task.id.encode(), self._codec.encode_task(task), route.headers[0]
-        )
+        trace = created(task.id, task.name, entry.schedule.queue, route.topic, schedule=id)
+        headers = [*route.headers[0], *trace]
+        self._broker.append(route.topic, task.id.encode(), self._codec.encode_task(task), headers)
         return entry.schedule.queue, task.id
 
     def close(self) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from support.consoles import Stand, ended, eventually, quoted
+from support.scraped import Scraped
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(120)]
 
@@ -188,3 +189,34 @@ def test_a_failed_task_is_run_again(stand: Stand, admin: httpx.Client) -> None:
     shown = admin.get("/api/v1/tasks/broken").json()
     assert (shown["generation"], shown["result"]) == (1, 1)
     assert [one["status"] for one in shown["attempts"]] == ["dead"]
+
+
+def test_what_is_enqueued_over_http_is_counted(stand: Stand, admin: httpx.Client) -> None:
+    page = Scraped(stand.console.url.rpartition(":")[2])
+    name = "taskmill_tasks_enqueued_total"
+    enqueue(admin, "counted", {})
+    tasks = [{"name": "counted"}, {"name": "counted"}, {"name": ""}]
+    admin.post("/api/v1/tasks:batch", json={"mode": "each", "tasks": tasks})
+    enqueue(admin, "add", {"a": 1}, id="counted")
+    ended(admin, "counted")
+    assert admin.post("/api/v1/tasks", json={"name": "counted", "id": "counted"}).json()[
+        "duplicate"
+    ]
+    schedule = {"task": "counted", "every": "1h"}
+    admin.put("/api/v1/schedules/counted", json=schedule)
+    assert admin.post("/api/v1/schedules/counted/trigger").status_code == 202
+    assert page.fetch().total(name, queue="default", task="counted") == 4
+    assert page.total("taskmill_console_requests_total", route="/tasks") > 0
+
+
+def test_an_id_that_is_not_known_is_cancelled_where_that_is_meant(admin: httpx.Client) -> None:
+    assert admin.post("/api/v1/tasks/unseen/cancel").status_code == 404
+    assert admin.post("/api/v1/tasks/unseen/cancel?unseen=maybe").status_code == 400
+    answer = admin.post("/api/v1/tasks/unseen/cancel?unseen=true")
+    assert (answer.status_code, answer.json()["status"]) == (202, None)
+    assert ended(admin, "unseen")["status"] == "cancelled"
+    later = admin.post("/api/v1/tasks", json={"name": "add", "args": {"a": 1}, "id": "unseen"})
+    assert (later.status_code, later.json()["duplicate"]) == (200, True)
+    nowhere = admin.post("/api/v1/tasks/unseen/cancel?unseen=true&queue=nowhere")
+    assert nowhere.status_code == 404
+    assert "no queue 'nowhere'" in nowhere.json()["detail"]

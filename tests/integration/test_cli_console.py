@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import socket
 import sys
@@ -63,3 +64,16 @@ def test_a_signal_ends_it_also_without_kafka(
         assert console.client().get("/readyz").status_code == 503
         console.signal(number)
         assert console.process.wait(60) == 0
+
+
+def test_it_takes_more_connections_than_a_shell_allows(nowhere: Settings, tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    try:
+        console = ConsoleProcess(nowhere, tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with console:
+        console.wait_listening()
+        allowed, _ = resource.prlimit(console.pid, resource.RLIMIT_NOFILE)
+        assert allowed == min(16_384, hard)

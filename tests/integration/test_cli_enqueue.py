@@ -222,9 +222,13 @@ def test_status_shows_where_a_task_stands(run: Any, shop: Settings) -> None:
     assert run("status", "a/b ü", "--json").json == done
     table = run("status", "a/b ü").out
     assert "succeeded" in table
+    assert "next_attempt_at" not in table, "what is not there is left out"
     unknown = run("status", "nobody")
     assert (unknown.code, unknown.out) == (1, "")
-    assert unknown.err == "taskmill: no task 'nobody' in queue 'default'\n"
+    assert unknown.err.startswith("taskmill: no task 'nobody' in queue 'default': it was not enq")
+    nowhere = run("status", "a/b ü", "-q", "defualt")
+    assert nowhere.code == 2
+    assert "queue 'defualt' has no topics; queues here: default" in nowhere.err
 
 
 def test_result_prints_what_the_task_returned_or_says_why_not(run: Any, shop: Settings) -> None:

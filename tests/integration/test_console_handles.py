@@ -121,6 +121,13 @@ def test_a_task_is_cancelled_the_moment_it_is_enqueued(app: App) -> None:
         handle.result(timeout=20)
 
 
+def test_an_id_that_is_not_known_ends_as_cancelled_as_by_kafka(app: App) -> None:
+    handle = app.handle("never enqueued")
+    handle.cancel()
+    with pytest.raises(TaskFailed, match="is cancelled"):
+        handle.result(timeout=20)
+
+
 def test_a_scheduled_task_has_another_time(app: App) -> None:
     handle = app.enqueue("add", {"a": 1}, declared=False, delay="1h")
     first = eventually(handle.state)

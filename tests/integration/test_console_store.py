@@ -337,3 +337,41 @@ def test_a_database_that_is_away_is_unreachable_and_found_again(private_postgres
 def test_another_url_is_refused(wrong: str) -> None:
     with pytest.raises(ConfigError, match="TASKMILL_STORE_URL"):
         open_store(wrong)
+
+
+def test_what_is_looked_for_in_errors_is_found_whatever_its_letters(
+    store: Store, writer: Writer
+) -> None:
+    said = ("ÉCHEC du paiement", "100%_sure\\", "ΣΊΣΥΦΟΣ", "İstanbul", "plain")
+    batch = Batch()
+    for at, message in enumerate(said):
+        fact = LetterFact(str(at), "add", "failed", "E", message, "f", T + at, 1, 0)
+        batch.letters["q", "dlq", 0, at] = fact
+    writer.write(batch, None)
+    for at, message in enumerate(said):
+        for part in (message, message[1:4], f"e: {message}"):
+            found = [row.offset for row in store.letters(LetterFilter(error=part))]
+            assert found == [at], part
+
+
+def test_a_cursor_of_somebodys_own_making_ends_a_page_and_harms_nobody(
+    store: Store, writer: Writer
+) -> None:
+    put(writer, ("a", state()))
+    far = 2**63 - 1
+    for queue in ("q", "q\0", "\1", ""):
+        assert len(store.tasks(after=TaskCursor(far, queue, "\0"))) == 1
+        assert store.letters(after=LetterCursor(far, queue, far, far)) == []
+
+
+def test_numbers_that_no_column_holds_are_passed_over_and_the_rest_is_kept(
+    store: Store, writer: Writer
+) -> None:
+    batch = Batch()
+    batch.add_state(("q", "huge"), state(finished_at=2**70))
+    batch.add_state(("q", "well"), state())
+    batch.replays["q", "dlq", 0, 2**64] = ReplayFact(T, "r")
+    batch.places["topic", 0] = Place("topic-id", 7, T)
+    writer.write(batch, None)
+    assert (ids(store), writer.refused) == (["well"], 2)
+    assert [row.next_offset for row in store.offsets()] == [7]

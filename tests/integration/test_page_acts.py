@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
@@ -77,6 +79,25 @@ def test_one_letter_is_put_back_alone(stage: Stage, tab: Tab, secret: str) -> No
     assert ended(stage.admin, "alone:2")["status"] == "dead"
     page.reload()
     expect(page.get_by_role("button", name="Replay…")).to_be_disabled()
+
+
+def test_a_group_is_put_back_without_others_that_failed_equally(
+    stage: Stage, tab: Tab, secret: str
+) -> None:
+    for name in ("nobody-a", "nobody-b"):
+        stage.enqueue(name, name)
+        assert ended(stage.admin, name)["status"] == "dead"
+
+    def groups() -> list[dict[str, Any]]:
+        return list(stage.admin.get("/api/v1/dlq/groups?reason=unknown_task").json()["groups"])
+
+    eventually(lambda: len(groups()) == 2)
+    assert len({one["fingerprint"] for one in groups()}) == 1
+    tab.log_in(secret, "#/letters?reason=unknown_task&error=nobody")
+    tab.row("nobody-a").get_by_role("button", name="Replay…").click()
+    dialog = tab.page.get_by_role("dialog", name="Replay dead letters")
+    expect(dialog).to_contain_text("1 task goes back to queue default")
+    dialog.get_by_role("button", name="Leave them").click()
 
 
 def test_a_schedule_is_made_changed_paused_triggered_and_removed(

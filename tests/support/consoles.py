@@ -48,11 +48,13 @@ class ConsoleProcess(WorkerProcess):
         eventually(lambda: self.client().get("/readyz").status_code == 200)
         return self
 
-    def client(self, *scopes: str, queues: list[str] | None = None) -> httpx.Client:
+    def client(self, *scopes: str, queues: list[str] | None = None, name: str = "") -> httpx.Client:
         """A client with a new token of these scopes; without any, with no token."""
         headers = {}
         if scopes:
-            _, secret = TokenTable(self._settings).create(scopes, queues=queues, by="test")
+            _, secret = TokenTable(self._settings).create(
+                scopes, queues=queues, name=name, by="test"
+            )
             headers["Authorization"] = f"Bearer {secret}"
         one = httpx.Client(base_url=self.url, headers=headers, timeout=30)
         self._clients.append(one)

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +11,10 @@ import psycopg
 
 from support.brokers import quiet_port
 from taskmill.runtime.broker_docker import DockerNodes
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "examples"))
+
+from postgres_server import PostgresServer, find_programs
 
 IMAGE = "postgres:17"
 
@@ -35,9 +34,9 @@ class Postgres:
 
     def __init__(self, *, durable: bool = False) -> None:
         """`durable`: as a server is run whose data matter; a container is never."""
-        folder = _programs()
+        folder = find_programs()
         if folder is not None:
-            self._server: Server = _Local(folder, durable)
+            self._server: Server = PostgresServer(folder, durable=durable)
         elif DockerNodes(os.environ, print).unusable() is None:
             self._server = _Container()
         else:
@@ -72,88 +71,6 @@ class Postgres:
         with psycopg.connect(url or self.url, autocommit=True) as connection:
             cursor = connection.execute(text)
             return cursor.fetchall() if cursor.description else []
-
-
-def _programs() -> Path | None:
-    """The folder of initdb and pg_ctl: Debian keeps them out of the path."""
-    found = shutil.which("initdb")
-    if found:
-        return Path(found).resolve().parent
-    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return installed[-1].parent if installed else None
-
-
-class _Local:
-    """A server of this machine, as user postgres where we are root (it refuses to be)."""
-
-    def __init__(self, programs: Path, durable: bool) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="taskmill-postgres-"))
-        self._data = self._folder / "data"
-        self._user: dict[str, Any] = {}
-        if os.geteuid() == 0:
-            self._user = {"user": "postgres", "group": "postgres", "extra_groups": []}
-            shutil.chown(self._folder, "postgres", "postgres")
-        port = quiet_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
-        self._command = [
-            *(programs / "postgres", "-D", self._data, "-p", str(port), "-k", self._folder),
-            *("-c", "listen_addresses=127.0.0.1", "-c", "max_connections=200"),
-            *(() if durable else ("-c", "fsync=off")),
-        ]
-        self._process: subprocess.Popen[bytes] | None = None
-        initdb = (programs / "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-N")
-        code = self._spawn([*initdb, "-E", "UTF8"]).wait(60)
-        assert code == 0, self._log
-
-    def _spawn(self, command: Sequence[str | Path]) -> subprocess.Popen[bytes]:
-        with (self._folder / "log").open("a") as log:
-            return subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                **self._user,
-            )
-
-    @property
-    def _log(self) -> str:
-        return (self._folder / "log").read_text()
-
-    def start(self) -> None:
-        # Our own child: killed, it is reaped by us, and its lock file names nobody who lives.
-        self._process = self._spawn(self._command)
-        deadline = time.monotonic() + 50
-        while True:
-            try:
-                psycopg.connect(self.url).close()
-            except psycopg.OperationalError:
-                assert self._process.poll() is None, self._log
-                assert time.monotonic() < deadline, self._log
-                time.sleep(0.02)
-            else:
-                return
-
-    def kill(self) -> None:
-        process = self._process
-        assert process is not None, "it runs"
-        # Its children are no process group; frozen, it makes no new ones meanwhile.
-        process.send_signal(signal.SIGSTOP)
-        for child in _children(process.pid):
-            os.kill(child, signal.SIGKILL)
-        process.kill()
-        process.wait(10)
-
-    def remove(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGQUIT)  # at once, without a checkpoint
-            self._process.wait(20)
-        shutil.rmtree(self._folder)
-
-
-def _children(pid: int) -> Sequence[int]:
-    listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-    return [int(line) for line in listed.stdout.split()]
 
 
 class _Container:

@@ -82,7 +82,8 @@ def queues(*names: str) -> dict[str, Any]:
     one = {
         "partitions": 12, "lag": 12_345, "oldest_age_ms": 83_000, "delayed": 7, "retrying": 2,
         "letters": 4, "paused": False, "paused_at": None, "paused_by": None, "workers": 3,
-        "lag_is_exact": True, "rate_in": 17.5, "rate_out": 1234.5,
+        "lag_is_exact": True, "delayed_is_exact": True, "retrying_is_exact": True,
+        "letters_is_exact": False, "rate_in": 17.5, "rate_out": 1234.5,
     }  # fmt: skip
     return {"queues": [{"queue": name, **one} for name in names]}
 

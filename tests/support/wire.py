@@ -56,6 +56,7 @@ def _fields(node: Any) -> list[dict[str, Any]]:
 
 
 _TASK, _STATE, _RESULT = _Kind("Task"), _Kind("TaskState"), _Kind("TaskResult")
+_FIRST_STATE = _Kind("TaskState-v1")
 _SCHEDULE, _SCHEDULE_STATE = _Kind("Schedule"), _Kind("ScheduleState")
 
 
@@ -72,8 +73,9 @@ def read_task(value: bytes) -> dict[str, Any]:
 
 
 def read_state(value: bytes) -> dict[str, Any]:
-    """The fields of a TaskState's value."""
-    return _STATE.decode(value)
+    """The fields of a TaskState's value, whichever of its versions that is in."""
+    kind = _FIRST_STATE if value.startswith(_FIRST_STATE.prefix) else _STATE
+    return kind.decode(value)
 
 
 def read_result(value: bytes) -> dict[str, Any]:

@@ -37,13 +37,15 @@ class WorkerProcess:
         target: str = JOBS,
         env: dict[str, str] | None = None,
         role: str = "worker",
+        python: str | Path = sys.executable,
     ) -> None:
-        """`role`: the command, which takes `-A target` unless that is empty."""
+        """`role`: the command, which takes `-A target` unless that is empty; `python`: which
+        version of taskmill runs is this interpreter's affair."""
         self.lines: list[str] = []
         self._changed = threading.Condition()
         self._over = False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "taskmill", role, *(["-A", target] if target else []), *options],
+            [python, "-m", "taskmill", role, *(["-A", target] if target else []), *options],
             cwd=folder,
             env={
                 **os.environ,

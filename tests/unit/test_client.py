@@ -15,7 +15,7 @@ from support.asking import WAYS, Asking
 from taskmill.console.client import Client
 from taskmill.console.client.events import Follow
 from taskmill.console.client.wire import Request
-from taskmill.runtime.errors import ConfigError, NotAllowed, Unreachable
+from taskmill.runtime.errors import ConfigError, InvalidInput, NotAllowed, Unreachable
 
 URL = "http://console.test:8420"
 ME = {"token": "t1", "scopes": ["read"], "queues": None, "expires_at": None}
@@ -50,6 +50,25 @@ def test_the_token_goes_with_every_request_and_into_no_repr(way: str) -> None:
         assert URL in repr(one.client)
     assert seen[0].headers["authorization"] == "Bearer tm_1_secret"
     assert seen[0].url == f"{URL}/api/v1/me"
+
+
+def test_an_order_is_written_as_json_has_it(way: str) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        seen.append(json.loads(request.content))
+        preview = {"queue": "q", "matched": 0, "would_replay": 0, "fingerprints": []}
+        return httpx.Response(200, json=preview)
+
+    order = {"queue": "q", "reason": ["failed", "timed_out"], "offsets": [0, 5], "rate": 2}
+    with asking(way, handler) as one:
+        one.ask("preview_replay", **order)
+        for field, value in (("reason", ["bad luck"]), ("offsets", [1]), ("rate", "2")):
+            with pytest.raises(InvalidInput, match=field):
+                one.ask("preview_replay", **{**order, field: value})
+    (told,) = seen
+    assert {name: told[name] for name in order} == order
+    assert told["dry_run"] is True
 
 
 def test_pages_are_loaded_as_they_are_reached(way: str) -> None:

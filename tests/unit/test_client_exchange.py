@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -144,6 +145,31 @@ def test_a_problem_is_the_error_that_it_means_in_its_own_words(
     assert type(error.value) is kind
     assert (str(error.value), error.value.exit_code) == ("what is wrong", code)
     assert error.value.request_id == "r1"
+
+
+@pytest.mark.parametrize(
+    ("challenge", "says"),
+    [
+        ('Bearer realm="taskmill"', "the console at http://c wants a token, and got none; "),
+        ('Bearer realm="taskmill", error="invalid_token"', "it is revoked; "),
+    ],
+)
+def test_what_to_do_about_a_token_is_said(challenge: str, says: str) -> None:
+    refused = problem(401, "it is revoked")._replace(headers={"www-authenticate": challenge})
+    hint = "`taskmill tokens create` makes one, TASKMILL_API_TOKEN takes it"
+    with pytest.raises(NotAllowed, match=f"^{re.escape(says + hint)}$"):
+        Run(calls.me(), refused)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "says"),
+    [("1h", "since: 'x' is no time: expected 1h"), (None, "since: 'x' is no time")],
+)
+def test_what_is_allowed_is_said(allowed: str | None, says: str) -> None:
+    wrong = {"field": "since", "message": "'x' is no time", "allowed": allowed}
+    told = json.loads(problem(422, "since: 'x' is no time").body) | {"errors": [wrong]}
+    with pytest.raises(InvalidInput, match=f"^{re.escape(says)}$"):
+        Run(calls.me(), Answer(422, {}, json.dumps(told).encode()))
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_an_argument_left_out_stays_out_so_that_the_workers_default_applies() ->
         ((), {"order_id": 1, "zzz": "x"}, "unknown argument 'zzz'; it takes order_id, email"),
         ((1, "a", "b"), {}, r"3 positional arguments given; it takes 2 \(order_id, email\)"),
         ((1,), {"order_id": 1}, "argument 'order_id' given twice"),
-        ((None,), {"email": 3}, r"argument 'order_id'.*\(and 1 more\)"),
+        ((None,), {"email": 3}, r"argument 'order_id'.*\(and 1 more error\)"),
         ((1, "\ud800"), {}, "argument 'email'"),
     ],
 )

@@ -22,6 +22,8 @@ from taskmill import (
     TaskFailed,
 )
 from taskmill.runtime.errors import Interrupted, ResultTimeout
+from taskmill.schemas.codec import CODEC
+from taskmill.schemas.models import JSON, Task
 from taskmill.testing import Harness
 
 app = App("harness", retry=Retry(max_attempts=3, base="10s", factor=1))
@@ -267,6 +269,14 @@ def test_what_is_tried_again_was_enqueued_once(mill: Harness) -> None:
     mill.advance("1m")
     assert handle.status() is Status.SUCCEEDED
     mill.assert_enqueued(double, count=1)
+
+
+def test_a_task_with_headers_of_others_was_enqueued_all_the_same(mill: Harness) -> None:
+    key, topic = b"traced", f"{app.settings.prefix}.tasks.default"
+    task = Task("traced", "double", b'{"number":1}', JSON, mill.clock.now_ms())
+    value = CODEC.encode_task(task)
+    mill._broker.append(topic, key, value, [("traceparent", b"00-1-2-01")])
+    mill.assert_enqueued(double, {"number": 1}, id="traced", count=1)
 
 
 def test_many_are_enqueued_in_order(mill: Harness) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 from types import ModuleType
@@ -85,6 +86,41 @@ def test_docs_and_plots_say_what_the_results_hold(answers: ModuleType) -> None:
     for name, svg in plots.plots(PERF / "results").items():
         assert (plots.DOCS / "performance" / name).read_text() == svg, name
         assert f"(performance/{name})" in page, f"{name} is shown nowhere"
+
+
+def test_the_scale_guide_says_what_the_results_hold() -> None:
+    import plots
+    import scale
+
+    page = (plots.DOCS / "scaling-guide.md").read_text()
+    assert scale.insert(page, PERF / "results") == page, "run perf/run.py, or revert"
+
+
+def test_every_measured_figure_of_the_scale_guide_is_one_of_the_question_it_names() -> None:
+    """Written apart from the code that inserts them."""
+    page = (PERF.parent / "docs" / "scaling-guide.md").read_text()
+    table = page.partition("<!-- measured -->")[2].partition("<!-- end of measured -->")[0]
+    rows = re.findall(r"^\| .* \| ([\d,.]+) ?(\S*) \| \[(\w+)\]\(", table, re.MULTILINE)
+    assert len(rows) > 15
+    for number, unit, question in rows:
+        found = json.loads((PERF / "results" / f"{question}.json").read_text())["figures"]
+        digits = len(number.partition(".")[2])
+        value = float(number.replace(",", ""))
+        assert any(f["unit"] == unit and round(f["value"], digits) == value for f in found), number
+
+
+def test_what_a_rate_takes_grows_with_it_and_is_worked_out_as_the_guide_says() -> None:
+    import scale
+
+    known = scale.values(PERF / "results")
+    process, restore = known["process"].value, known["restore"].value
+    lines = scale.derived(known).splitlines()[2:]
+    cells = {line.split(" | ")[0].strip("| "): line.split(" | ")[1:5] for line in lines}
+    needed = math.ceil(1_000_000 / (0.6 * process))
+    assert cells["worker processes"][0] == "2"
+    assert cells["worker processes"][3] == f"{needed:,}"
+    hours = 1_000_000 * (8 * 24 + 6) * 3600 / needed / restore / 3600
+    assert cells["restore of all, empty disks"][3] == f"{hours:.0f} h"
 
 
 def script(folder: Path, question: str, *lines: str) -> None:

@@ -101,7 +101,7 @@ function inGroups(page, all) {
 /** What of the filter a replay of a group heeds: it puts back what is shown, and no more. */
 function narrowed(all, group) {
   return {
-    name: all.name ? [all.name] : [],
+    name: group.name ? [group.name] : all.name ? [all.name] : [],
     reason: group.reason ? [group.reason] : all.reason ? [all.reason] : [],
     since: all.since || null,
     error: all.error ? escaped(all.error) : null,
@@ -111,7 +111,9 @@ function narrowed(all, group) {
 
 /** Text that is looked for, as the regular expression that a replay takes. */
 function escaped(text) {
-  return `(?i)${text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")}`;
+  const plain = text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&");
+  // The list knows capitals of these letters alone; (?i) would put back what it does not show.
+  return plain.replace(/[a-z]/gi, (one) => `[${one.toLowerCase()}${one.toUpperCase()}]`);
 }
 
 function replayButton(page, order, word) {

@@ -27,19 +27,27 @@ export const queues = {
   },
 };
 
+const LAG = "Not committed: what is not done, and what is done above one of its partition that is "
+  + "not";
+
 function cells(page, one) {
   const { queue } = one;
   return [
     h("a", { href: to(["tasks"], { queue }) }, queue),
     state(one), rate(one.rate_in), rate(one.rate_out),
-    one.lag_is_exact ? count(one.lag)
-      : h("span", { title: "at the most" }, `≤ ${count(one.lag)}`),
+    h("span", { title: one.lag_is_exact ? LAG : `${LAG}. At the most: transactions' markers may be `
+      + "among them" }, most(one, "lag")),
     duration(one.oldest_age_ms),
-    h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, count(one.delayed)),
-    h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, count(one.retrying)),
-    h("a", { href: to(["letters"], { queue }) }, count(one.letters)),
+    h("a", { href: to(["tasks"], { queue, status: "scheduled" }) }, most(one, "delayed")),
+    h("a", { href: to(["tasks"], { queue, status: "retrying" }) }, most(one, "retrying")),
+    h("a", { href: to(["letters"], { queue }) }, most(one, "letters")),
     count(one.workers), count(one.partitions), toggle(page, one),
   ];
+}
+
+/** A number, or what it is at the most. */
+function most(one, name) {
+  return one[`${name}_is_exact`] ? count(one[name]) : `≤ ${count(one[name])}`;
 }
 
 function state({ paused, paused_at: at, paused_by: by, workers, lag }) {
@@ -70,8 +78,8 @@ function toggle(page, { queue, paused, lag }) {
       what: [
         h("p", null, "Workers start nothing more from queue ", code(queue), ", on any machine, "
           + "until it is resumed. What runs now runs to its end."),
-        h("p", null, lag ? `${plural(lag, "task")} that wait${lag === 1 ? "s" : ""} now, and those `
-          + "that come," : "Tasks that come", " are kept. Some may expire meanwhile."),
+        h("p", null, lag ? "Tasks that wait now, and those that come," : "Tasks that come",
+          " are kept. Some may expire meanwhile."),
       ],
       yes: "Pause the queue",
       run: post("pause"),
