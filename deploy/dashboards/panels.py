@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, table, timeseries
 from grafana_foundation_sdk.builders import dashboard as build
@@ -31,6 +31,7 @@ from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 Panel: TypeAlias = stat.Panel | timeseries.Panel | table.Panel | heatmap.Panel
+_P = TypeVar("_P", stat.Panel, timeseries.Panel, table.Panel, heatmap.Panel)
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 GREEN, ORANGE, RED = "green", "orange", "red"
@@ -175,7 +176,7 @@ def _table(
     title: str,
     text: Text,
     width: int,
-) -> Panel:
+) -> table.Panel:
     """Of what was asked, the fields `names` in that order, under the names that they map to."""
     panel = table.Panel()
     if len(asked) > 1:
@@ -189,14 +190,14 @@ def _table(
 
 
 def _framed(
-    panel: Any,
+    panel: _P,
     title: str,
     unit: str,
     text: Text,
     width: int,
     height: int,
     asked: Iterable[prometheus.Dataquery],
-) -> Any:
+) -> _P:
     panel.title(title).description(str(text)).unit(unit).datasource(SOURCE)
     panel.span(width).height(height)
     for query in asked:

@@ -57,6 +57,13 @@ def changed(folder: Path, **values: Any) -> Path:
     return folder / "values.yaml"
 
 
+def settings_map(found: list[dict[str, Any]]) -> dict[str, str]:
+    """The one ConfigMap that is no dashboard's."""
+    maps = [one["data"] for one in named(found, "ConfigMap").values()]
+    (data,) = (data for data in maps if not any(name.endswith(".json") for name in data))
+    return dict(data)
+
+
 @each_set
 def test_helm_finds_nothing_to_complain_of(name: str) -> None:
     rules = [] if RULES.exists() else ["--set", "monitoring.prometheusRule.enabled=false"]
@@ -167,7 +174,7 @@ def test_services_policies_and_budgets_select_pods_that_there_are(
 def test_every_variable_is_a_setting_and_reads_back_as_it_was_written(
     objects: dict[str, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (data,) = (c["data"] for c in named(objects["production"], "ConfigMap").values())
+    data = settings_map(objects["production"])
     for name, value in data.items():
         monkeypatch.setenv(name, value)
     settings = Settings()
@@ -214,7 +221,7 @@ def test_a_strimzi_user_may_do_what_clients_do_and_pods_have_its_certificate(
     assert may["group", "taskmill."] >= {"Read", "Describe"}
     assert may["transactionalId", "taskmill."] == {"Write", "Describe"}
     assert not any("All" in operations for operations in may.values())
-    (config,) = (c["data"] for c in named(found, "ConfigMap").values())
+    config = settings_map(found)
     for role, pod in pods(found):
         (files,) = (v["projected"]["sources"] for v in pod["volumes"] if "projected" in v)
         paths = {item["path"] for source in files for item in source["secret"]["items"]}
@@ -237,7 +244,7 @@ def test_the_topics_job_brings_its_settings_along(
     assert container["args"] == ["topics", "create", "-q", "default", "-q", "mail"]
     assert not any("configMapRef" in one for one in container["envFrom"])
     assert pod["serviceAccountName"] == "default"
-    (config,) = (c["data"] for c in named(objects["production"], "ConfigMap").values())
+    config = settings_map(objects["production"])
     env = {one["name"]: one["value"] for one in container["env"]}
     assert config.items() <= env.items()
     assert not named(objects["keda-strimzi"], "Job")  # topics are Strimzi's there
