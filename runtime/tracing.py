@@ -111,7 +111,8 @@ class Tracing:
             elif name in _W3C:
                 is_plain = False
         if is_plain:
-            return self._context_of_parent(parent[:512]) if parent else self._nothing
+            found: Context = self._context_of_parent(parent[:512]) if parent else self._nothing
+            return found
         carrier = {
             name: value.decode("utf-8", "replace")
             for name, value in headers
@@ -135,8 +136,8 @@ class Tracing:
             return self._nothing
         flags = trace.TraceFlags(int(found["flags"], 16))
         told = trace.SpanContext(int(found["trace"], 16), int(found["span"], 16), True, flags)
-        context: Context = trace.set_span_in_context(trace.NonRecordingSpan(told), self._nothing)
-        return context
+        read: Context = trace.set_span_in_context(trace.NonRecordingSpan(told), self._nothing)
+        return read
 
     def _parent(self, told: SpanContext) -> dict[str, str]:
         if not told.is_valid:
