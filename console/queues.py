@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from taskmill.consumer.admin import Admin
+from taskmill.consumer.admin import GROUPS, Admin
 from taskmill.consumer.client_name import worker_of
 from taskmill.consumer.depth import Depths, PartitionDepth, QueueDepth
 from taskmill.consumer.membership import group_of
@@ -85,6 +85,7 @@ class QueueWatch:
         self._lock = threading.Lock()
         self._samples: dict[str, _Sample] = {}
         self._last: tuple[float, list[QueueView]] | None = None
+        GROUPS.begin()
 
     def close(self) -> None:
         """Close its clients."""
@@ -144,9 +145,7 @@ class QueueWatch:
         members = []
         for one in admin.described(group_of(prefix, queue)):
             slot, version = worker_of(one.client_id, prefix)
-            partitions = sorted(tp.partition for tp in one.assignment.topic_partitions)
-            host = one.host.lstrip("/")
-            members.append(Member(slot, version, one.client_id, host, tuple(partitions)))
+            members.append(Member(slot, version, *one))
         return tuple(sorted(members, key=lambda one: (one.worker or "", one.client_id)))
 
 

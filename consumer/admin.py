@@ -25,8 +25,10 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # public, by 
     OffsetSpec,
 )
 
+from taskmill.consumer.group_members import GroupMember, GroupMembers
 from taskmill.runtime.changelog import Changelog, Stopped
 from taskmill.runtime.clock import Deadline
+from taskmill.runtime.config import Settings
 from taskmill.runtime.errors import ConfigError, TaskmillError
 from taskmill.runtime.topics import Kind, TopicAdmin, Topics
 
@@ -207,17 +209,21 @@ class Admin(TopicAdmin):
 
     def members(self, group: str) -> list[str]:
         """Who is in the group: `client id (host)` of each member."""
-        return [f"{m.client_id} ({m.host.lstrip('/')})" for m in self.described(group)]
+        return [f"{m.client_id} ({m.host})" for m in self.described(group)]
 
-    def described(self, group: str) -> list[MemberDescription]:
+    def described(self, group: str) -> tuple[GroupMember, ...]:
         """The members of the group; none where there is no group."""
+        return GROUPS.of(self._settings, group, self._left())
+
+    def _describe(self, group: str) -> tuple[GroupMember, ...]:
+        """As `described`, by this very process, which may die of it (group_members.py)."""
         found = self._ask(
             lambda: self._client.describe_consumer_groups([group], request_timeout=self._left())[
                 group
             ],
             _NO_GROUP,
         )
-        return list(found.members) if found else []
+        return tuple(_member(one) for one in found.members) if found else ()
 
     def committed(self, group: str, topic: str, partitions: int) -> list[int | None]:
         """The stable offsets of the group, by partition; None where there is none.
@@ -292,3 +298,16 @@ class Admin(TopicAdmin):
 
 class _NotYet(Exception):
     """Who would know is not known yet."""
+
+
+def _member(told: MemberDescription) -> GroupMember:
+    partitions = sorted(tp.partition for tp in told.assignment.topic_partitions)
+    return GroupMember(told.client_id, told.host.lstrip("/"), tuple(partitions))
+
+
+def _described(settings: Settings, group: str, timeout_s: float) -> tuple[GroupMember, ...]:
+    return Admin(settings, timeout_s)._describe(group)
+
+
+#: Whom this process asks for members.
+GROUPS = GroupMembers(_described)

@@ -58,6 +58,8 @@ class QueueGauges:
             try:
                 self._tell(self.look(depths))
             except TaskmillError as error:
+                if self._stopping.is_set():
+                    break
                 # What was told last would be taken for what is.
                 self._tell({})
                 now = self._clock.monotonic()
