@@ -27,6 +27,7 @@ from taskmill.console.api.edge import Edge
 from taskmill.console.api.models import Me
 from taskmill.console.api.routes import Route
 from taskmill.console.token import Token
+from taskmill.producer.counting import EnqueuedCount
 from taskmill.runtime.clock import SYSTEM_CLOCK
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(180)]
@@ -100,6 +101,7 @@ class _Anyone:
 
 class _Services:
     tokens = _Anyone()
+    counted = EnqueuedCount()
     page = None
 
 

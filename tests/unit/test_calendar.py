@@ -131,7 +131,7 @@ CHANGES = (
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(lines(), st.sampled_from(ZONES), st.sampled_from(CHANGES), st.integers(0, 36 * 60))
 def test_every_line_is_due_when_a_count_of_minutes_says(
     line: list[Field], zone: str, change: tuple[int, int, int, int], before: int
