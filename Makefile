@@ -34,7 +34,7 @@ test: setup ## every test, against a real Kafka
 
 .PHONY: quick
 quick: $(VENV)/.installed ## the tests that need no broker, in seconds
-	$(PYTEST) -q $(SIDE_BY_SIDE) -m "not kafka and not postgres and not kill and not tools"
+	TASKMILL_TEST_QUICK=1 $(PYTEST) -q $(SIDE_BY_SIDE) -m "not kafka and not postgres and not kill and not tools"
 
 .PHONY: proof
 proof: setup ## every fault at 30 seeded points, 100,000 simulated schedules, planted bugs: proof/latest.json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
@@ -131,7 +132,11 @@ CHANGES = (
 )
 
 
-@settings(max_examples=150, deadline=None)
+#: An example is a minute by minute count of three days: `make quick` takes fewer.
+EXAMPLES = 150 if os.environ.get("TASKMILL_TEST_QUICK") else 400
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
 @given(lines(), st.sampled_from(ZONES), st.sampled_from(CHANGES), st.integers(0, 36 * 60))
 def test_every_line_is_due_when_a_count_of_minutes_says(
     line: list[Field], zone: str, change: tuple[int, int, int, int], before: int
