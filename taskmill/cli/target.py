@@ -56,7 +56,8 @@ def load_app(target: str) -> App:
 def _import(target: str, name: str) -> ModuleType:
     here = os.getcwd()
     if here not in sys.path:
-        sys.path.insert(0, here)
+        # In a clone, its folder of our name would hide the package from processes that are spawned.
+        sys.path.insert(len(sys.path) if os.path.isdir("taskmill") else 0, here)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
