@@ -56,3 +56,11 @@ def test_a_bad_target_is_told_by_what_was_looked_for_and_what_was_found(
     with pytest.raises(ConfigError, match=message) as caught:
         load_app(target)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_our_name_hides_no_package_from_processes_that_are_spawned(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "taskmill").mkdir()
+    load_app("shopfront:app")
+    assert sys.path[-1] == str(tmp_path)
